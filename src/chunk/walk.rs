@@ -1,0 +1,122 @@
+//! The walk through one stripe of a table, chunk by chunk.
+
+use super::{ChunkSize, Key, Range};
+use crate::row::Rows;
+use crate::schema::Table;
+
+/// The walk through one stripe: every chunk begins behind the last key of the one before.
+#[derive(Debug)]
+pub struct Walk {
+    stripe: Range,
+    after: Option<Key>,
+    seq: u32,
+    size: ChunkSize,
+    finished: bool,
+}
+
+/// A chunk that the walk has read on the source.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Chunk {
+    /// The place of the chunk in its stripe.
+    pub seq: u32,
+    /// The keys that the chunk covers; the last chunk of a stripe ends where the stripe ends.
+    pub range: Range,
+}
+
+impl Walk {
+    /// Starts at the beginning of a stripe.
+    pub fn new(stripe: Range, row_bytes_estimate: u64) -> Self {
+        let after = stripe.after.clone();
+        Walk {
+            stripe,
+            after,
+            seq: 0,
+            size: ChunkSize::new(row_bytes_estimate),
+            finished: false,
+        }
+    }
+
+    /// Goes on behind a chunk that the target already holds.
+    pub fn resume_after(&mut self, chunk: &Chunk) {
+        self.seq = chunk.seq + 1;
+        self.finished = chunk.range.up_to == self.stripe.up_to;
+        self.after.clone_from(&chunk.range.up_to);
+    }
+
+    /// Returns the range to read next and how many rows to read of it, or nothing at the end.
+    pub fn next_read(&self) -> Option<(Range, usize)> {
+        let range = Range { after: self.after.clone(), up_to: self.stripe.up_to.clone() };
+        (!self.finished).then(|| (range, self.size.rows()))
+    }
+
+    /// Takes in what the read brought and returns the chunk that it makes up.
+    ///
+    /// A read that came back short is the last: its chunk covers all keys to the end of the stripe,
+    /// so that the proof sees rows that only the target has.
+    pub fn on_read(&mut self, table: &Table, rows: &Rows, asked: usize) -> Chunk {
+        let after = self.after.take();
+        let last = rows.len().checked_sub(1).map(|last| Key::of(table, rows.packed(last)));
+        let up_to = if rows.len() < asked { self.stripe.up_to.clone() } else { last };
+        self.finished = rows.len() < asked || up_to == self.stripe.up_to;
+        self.size.learn(rows.len(), rows.byte_len());
+        self.after.clone_from(&up_to);
+        let chunk = Chunk { seq: self.seq, range: Range { after, up_to } };
+        self.seq += 1;
+        chunk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::testing::integer_table;
+
+    fn rows(ids: std::ops::Range<u32>) -> Rows {
+        let mut rows = Rows::new();
+        for id in ids {
+            rows.push_row([Some(id.to_string().as_bytes()), None]);
+        }
+        rows
+    }
+
+    fn key(id: u32) -> Option<Key> {
+        Some(Key::new(vec![id.to_string().into_bytes()]))
+    }
+
+    #[test]
+    fn chunks_share_their_ends_and_the_last_is_open() {
+        let table = integer_table("s", "t");
+        let mut walk = Walk::new(Range::default(), 0);
+        let (range, asked) = walk.next_read().expect("a first chunk");
+        assert_eq!((range, asked), (Range::default(), 1_000));
+        let first = walk.on_read(&table, &rows(0..1_000), 1_000);
+        assert_eq!(first.range, Range { after: None, up_to: key(999) });
+        let (range, asked) = walk.next_read().expect("a second chunk");
+        assert_eq!(range.after, key(999));
+        let second = walk.on_read(&table, &rows(1_000..1_003), asked);
+        assert_eq!(second, Chunk { seq: 1, range: Range { after: key(999), up_to: None } });
+        assert!(walk.next_read().is_none());
+    }
+
+    #[test]
+    fn inv_3_a_resumed_walk_goes_on_behind_the_last_committed_chunk() {
+        let table = integer_table("s", "t");
+        let stripe = Range { after: None, up_to: key(5_000) };
+        let mut walk = Walk::new(stripe.clone(), 0);
+        let first = walk.on_read(&table, &rows(0..1_000), 1_000);
+        let mut resumed = Walk::new(stripe, 0);
+        resumed.resume_after(&first);
+        assert_eq!(resumed.next_read().map(|(range, _)| range), walk.next_read().map(|(r, _)| r));
+        let last = Chunk { seq: 1, range: Range { after: key(999), up_to: key(5_000) } };
+        resumed.resume_after(&last);
+        assert!(resumed.next_read().is_none());
+    }
+
+    #[test]
+    fn an_empty_table_is_one_chunk_over_everything() {
+        let mut walk = Walk::new(Range::default(), 0);
+        let chunk = walk.on_read(&integer_table("s", "t"), &rows(0..0), 1_000);
+        assert_eq!(chunk.range, Range::default());
+        assert!(walk.next_read().is_none());
+    }
+}

@@ -1,0 +1,314 @@
+//! Following the source: from the feed's messages to batches, fence by fence.
+
+use crate::feed::{
+    Assembly, CommitTs, Ddl, FoldedTable, Message, RowChange, Stretch, fold,
+};
+use crate::fence::FenceRow;
+use crate::schema::{Table, TableName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// TiDB's numbers for the DDL that the machine tells apart (`model.ActionType`).
+mod action {
+    pub const CREATE_SCHEMA: u32 = 1;
+    pub const DROP_SCHEMA: u32 = 2;
+    pub const CREATE_TABLE: u32 = 3;
+    pub const ALTER_SCHEMA_CHARSET: u32 = 26;
+}
+
+/// A table that is followed, or was until something stopped it.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// The definition by which rows are read, written and compared.
+    pub table: Arc<Table>,
+    /// The timestamp from which changes are applied: what committed later is not in the load.
+    pub base: CommitTs,
+    /// Why and when following ended. A stopped table is `Unproven`, never silently behind.
+    pub stopped: Option<Stop>,
+}
+
+/// The end of following a table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stop {
+    /// The last timestamp whose rows were applied.
+    pub at: CommitTs,
+    /// What happened, for people.
+    pub reason: String,
+}
+
+/// Everything that the driver must do to get from one fence to the next.
+#[derive(Debug)]
+pub struct Batch {
+    /// The timestamp of the fence before.
+    pub from: CommitTs,
+    /// The timestamp of the fence after.
+    pub to: CommitTs,
+    /// For each partition the offset from which the feed is read once this is applied.
+    pub offsets: Vec<i64>,
+    /// How many changes were folded.
+    pub changes: usize,
+    /// The last images of all keys that were touched.
+    pub tables: Vec<FoldedTable>,
+    /// The tables that this batch stops; to be recorded in its transaction.
+    pub stopped: Vec<TableName>,
+}
+
+/// The state of following: what waits, what is applied, and which tables take part.
+#[derive(Debug)]
+pub struct Follow {
+    assembly: Assembly,
+    at_least: CommitTs,
+    tables: BTreeMap<TableName, Followed>,
+    taken: Option<Stretch>,
+}
+
+impl Follow {
+    /// Starts from the fence row that the target holds.
+    pub fn new(row: &FenceRow, tables: BTreeMap<TableName, Followed>) -> Self {
+        Follow {
+            assembly: Assembly::new(row.w, row.offsets.clone()),
+            at_least: row.next_fence_at_least(),
+            tables,
+            taken: None,
+        }
+    }
+
+    /// Returns all tables, the stopped ones included.
+    pub fn tables(&self) -> &BTreeMap<TableName, Followed> {
+        &self.tables
+    }
+
+    /// Returns the bytes of the changes that wait for the watermark.
+    pub fn waiting_bytes(&self) -> usize {
+        self.assembly.byte_len()
+    }
+
+    /// Returns the timestamp up to which the feed is complete.
+    pub fn resolved(&self) -> CommitTs {
+        self.assembly.resolved()
+    }
+
+    /// Takes in one message of the feed.
+    pub fn on_message(&mut self, partition: usize, offset: i64, message: Message) {
+        self.assembly.push(partition, offset, message);
+    }
+
+    /// Takes the next stretch of the feed if the watermark allows one, and returns the tables that
+    /// `CREATE TABLE` made in it and whose definition the driver must look up on the source as of
+    /// [`Follow::taken_to`] before it asks for the batch.
+    pub fn take_stretch(&mut self, in_scope: impl Fn(&TableName) -> bool) -> Option<BTreeSet<TableName>> {
+        assert!(self.taken.is_none(), "a stretch is taken only after the batch of the one before");
+        let mut stretch = self.assembly.take(self.at_least)?;
+        stretch.rows.retain(|row| in_scope(&row.table));
+        stretch.ddls.retain(|ddl| ddl.table.table.is_empty() || in_scope(&ddl.table));
+        let created = stretch
+            .ddls
+            .iter()
+            .filter(|ddl| ddl.action == action::CREATE_TABLE)
+            .filter(|ddl| !self.tables.contains_key(&ddl.table))
+            .map(|ddl| ddl.table.clone())
+            .collect();
+        self.taken = Some(stretch);
+        Some(created)
+    }
+
+    /// Returns the end of the stretch that is taken.
+    pub fn taken_to(&self) -> Option<CommitTs> {
+        self.taken.as_ref().map(|stretch| stretch.to)
+    }
+
+    /// Adds a table that the stretch created, with the definition that the source has at its end.
+    pub fn add_table(&mut self, table: Arc<Table>) {
+        let base = self.taken.as_ref().map_or(0, |stretch| stretch.from);
+        self.tables.insert(table.name.clone(), Followed { table, base, stopped: None });
+    }
+
+    /// Folds the stretch that is taken into a batch.
+    ///
+    /// # Errors
+    /// If a message cannot be carried; the text names the table and the commit timestamp.
+    pub fn batch(&mut self) -> Result<Option<Batch>, String> {
+        let Some(stretch) = self.taken.take() else {
+            return Ok(None);
+        };
+        let mut stopped = Vec::new();
+        for ddl in &stretch.ddls {
+            self.on_ddl(ddl, stretch.from, &mut stopped);
+        }
+        self.stop_unknown(&stretch, &mut stopped);
+        let rows: Vec<RowChange> =
+            stretch.rows.into_iter().filter(|row| self.applies(row)).collect();
+        let live: BTreeMap<TableName, Arc<Table>> = self
+            .tables
+            .iter()
+            .map(|(name, followed)| (name.clone(), Arc::clone(&followed.table)))
+            .collect();
+        let tables = fold(&live, &rows)?;
+        self.at_least = stretch.to;
+        Ok(Some(Batch {
+            from: stretch.from,
+            to: stretch.to,
+            offsets: stretch.offsets,
+            changes: rows.len(),
+            tables,
+            stopped,
+        }))
+    }
+
+    fn applies(&self, row: &RowChange) -> bool {
+        self.tables.get(&row.table).is_some_and(|followed| {
+            let before_stop =
+                followed.stopped.as_ref().is_none_or(|stop| row.commit_ts <= stop.at);
+            row.commit_ts > followed.base && before_stop
+        })
+    }
+
+    fn on_ddl(&mut self, ddl: &Ddl, from: CommitTs, stopped: &mut Vec<TableName>) {
+        let names: Vec<TableName> = match ddl.action {
+            action::CREATE_SCHEMA | action::ALTER_SCHEMA_CHARSET => Vec::new(),
+            action::DROP_SCHEMA => self
+                .tables
+                .keys()
+                .filter(|name| name.schema.eq_ignore_ascii_case(&ddl.table.schema))
+                .cloned()
+                .collect(),
+            action::CREATE_TABLE if self.is_its_creation(ddl, from) => Vec::new(),
+            _ => vec![ddl.table.clone()],
+        };
+        for name in names {
+            let reason = format!("a DDL that rowproof does not carry yet: {}", ddl.query);
+            self.stop(&name, Stop { at: ddl.commit_ts, reason }, stopped);
+        }
+    }
+
+    /// Tells whether this is the DDL that made a table known: the driver added it with the start of
+    /// this stretch as its base.
+    fn is_its_creation(&self, ddl: &Ddl, from: CommitTs) -> bool {
+        self.tables
+            .get(&ddl.table)
+            .is_some_and(|followed| followed.base == from && followed.stopped.is_none())
+    }
+
+    /// Stops tables in scope whose rows arrive although no load and no `CREATE TABLE` made them
+    /// known: they were renamed into scope, recovered, or their definition cannot be carried.
+    fn stop_unknown(&mut self, stretch: &Stretch, stopped: &mut Vec<TableName>) {
+        let unknown: BTreeSet<&TableName> = stretch
+            .rows
+            .iter()
+            .map(|row| &row.table)
+            .filter(|name| !self.tables.contains_key(name))
+            .collect();
+        for name in unknown {
+            let reason = "it appeared after the load without a CREATE TABLE that rowproof can \
+                          carry"
+                .to_owned();
+            self.stop(name, Stop { at: stretch.from, reason }, stopped);
+        }
+    }
+
+    fn stop(&mut self, name: &TableName, stop: Stop, stopped: &mut Vec<TableName>) {
+        let followed = self.tables.entry(name.clone()).or_insert_with(|| Followed {
+            table: Arc::new(Table::unknown(name.clone())),
+            base: stop.at,
+            stopped: None,
+        });
+        if followed.stopped.is_none() {
+            followed.stopped = Some(stop);
+            stopped.push(name.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::testing::{change, ddl};
+    use crate::fence::FenceState;
+    use crate::schema::testing::integer_table;
+
+    fn follow() -> Follow {
+        let table = Arc::new(integer_table("s", "t"));
+        let followed = Followed { table: Arc::clone(&table), base: 10, stopped: None };
+        let row = FenceRow { state: FenceState::Complete, w: 10, next_w: 10, offsets: vec![0] };
+        Follow::new(&row, BTreeMap::from([(table.name.clone(), followed)]))
+    }
+
+    fn insert(ts: CommitTs, id: u32) -> Message {
+        let id = format!(r#"{{"t":8,"f":11,"v":{id}}}"#);
+        let value = format!(r#"{{"u":{{"id":{id},"value":{{"t":8,"f":65,"v":null}}}}}}"#);
+        Message::Row(change(ts, &value))
+    }
+
+    fn batch(follow: &mut Follow, messages: Vec<Message>) -> Batch {
+        for (offset, message) in messages.into_iter().enumerate() {
+            follow.on_message(0, offset as i64, message);
+        }
+        follow.take_stretch(|_| true).expect("a stretch");
+        follow.batch().expect("valid messages").expect("a batch")
+    }
+
+    fn row_count(batch: &Batch) -> usize {
+        batch.tables.iter().map(|table| table.rows.len()).sum()
+    }
+
+    #[test]
+    fn a_batch_reaches_to_one_below_the_watermark() {
+        let batch = batch(&mut follow(), vec![insert(11, 1), insert(20, 2), Message::Watermark(20)]);
+        assert_eq!((batch.from, batch.to, row_count(&batch)), (10, 19, 1));
+    }
+
+    #[test]
+    fn an_idle_feed_still_makes_fences() {
+        let batch = batch(&mut follow(), vec![Message::Watermark(50)]);
+        assert_eq!((batch.to, row_count(&batch)), (49, 0));
+    }
+
+    #[test]
+    fn a_ddl_stops_its_table_after_the_rows_before_it() {
+        let mut follow = follow();
+        let messages =
+            vec![insert(11, 1), Message::Ddl(ddl(12)), insert(13, 2), Message::Watermark(20)];
+        let first = batch(&mut follow, messages);
+        assert_eq!(row_count(&first), 1);
+        assert_eq!(first.stopped, [TableName::new("s", "t")]);
+        let later = batch(&mut follow, vec![insert(21, 3), Message::Watermark(30)]);
+        assert_eq!((row_count(&later), later.stopped.len()), (0, 0));
+    }
+
+    #[test]
+    fn rows_of_an_unknown_table_in_scope_make_it_stopped_and_not_forgotten() {
+        let mut follow = follow();
+        follow.tables.clear();
+        let batch = batch(&mut follow, vec![insert(11, 1), Message::Watermark(20)]);
+        assert_eq!(batch.stopped, [TableName::new("s", "t")]);
+        assert!(follow.tables()[&TableName::new("s", "t")].stopped.is_some());
+    }
+
+    #[test]
+    fn a_created_table_is_followed_from_its_creation() {
+        let mut follow = follow();
+        follow.tables.clear();
+        let mut creation = ddl(11);
+        creation.action = action::CREATE_TABLE;
+        for (offset, message) in
+            [Message::Ddl(creation), insert(12, 1), Message::Watermark(20)].into_iter().enumerate()
+        {
+            follow.on_message(0, offset as i64, message);
+        }
+        let created = follow.take_stretch(|_| true).expect("a stretch");
+        assert_eq!(created, BTreeSet::from([TableName::new("s", "t")]));
+        follow.add_table(Arc::new(integer_table("s", "t")));
+        let batch = follow.batch().expect("valid messages").expect("a batch");
+        assert_eq!((row_count(&batch), batch.stopped.len()), (1, 0));
+    }
+
+    #[test]
+    fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
+        let row = FenceRow { state: FenceState::Applying, w: 10, next_w: 40, offsets: vec![0] };
+        let mut follow = Follow::new(&row, follow().tables);
+        follow.on_message(0, 0, Message::Watermark(30));
+        assert!(follow.take_stretch(|_| true).is_none());
+        follow.on_message(0, 1, Message::Watermark(41));
+        assert!(follow.take_stretch(|_| true).is_some());
+    }
+}

@@ -1,0 +1,6 @@
+//! The machine that decides what happens next, without touching a socket: the driver feeds it what
+//! happened and carries out what it says, and tests drive it with any order of events.
+
+mod follow;
+
+pub use follow::{Batch, Follow, Followed, Stop};

@@ -1,0 +1,190 @@
+//! From an image of the feed to the cells that a scan of the source would return.
+
+use super::{ColumnValue, Image};
+use crate::row::{Kind, Rows};
+use crate::schema::{Column, Table};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The flag of columns whose charset is binary: their strings are escaped, see [`unescape`].
+const FLAG_BINARY: u64 = 1;
+
+/// The MySQL type codes of TINYBLOB to BLOB, with which TiCDC also marks the TEXT types.
+const BLOB_CODES: std::ops::RangeInclusive<u8> = 249..=252;
+
+/// Appends the row of an image to `rows`, in the layout of `table`.
+///
+/// `columns` limits how many of the first columns are taken: all of them, or only the key.
+///
+/// # Errors
+/// With the name of the column and what is wrong, never with its value (INV-7).
+pub fn packed_row(
+    table: &Table,
+    columns: usize,
+    image: &Image<'_>,
+    rows: &mut Rows,
+) -> Result<(), String> {
+    let mut cells: Vec<Option<Vec<u8>>> = Vec::with_capacity(columns);
+    for column in &table.columns[..columns] {
+        let value = find(image, &column.name)
+            .ok_or_else(|| format!("column {} is missing in the message", column.name))?;
+        let cell = cell(column, value).map_err(|expected| {
+            format!("column {} does not hold {expected}", column.name)
+        })?;
+        cells.push(cell);
+    }
+    rows.push_row(cells.iter().map(Option::as_deref));
+    Ok(())
+}
+
+fn find<'i, 'a>(image: &'i Image<'a>, name: &str) -> Option<&'i ColumnValue<'a>> {
+    image.get(name).or_else(|| {
+        image.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    })
+}
+
+fn cell(column: &Column, value: &ColumnValue<'_>) -> Result<Option<Vec<u8>>, &'static str> {
+    let Some(raw) = value.value else {
+        return Ok(None);
+    };
+    let raw = raw.get();
+    let cell = match &column.kind {
+        Kind::Integer | Kind::Year | Kind::Bit => number(raw, "an integer")?.into_bytes(),
+        Kind::Double => number(raw, "a number")?.into_bytes(),
+        Kind::Float => widened(raw)?.into_bytes(),
+        Kind::Decimal | Kind::Temporal(_) | Kind::Json => string(raw)?.into_bytes(),
+        Kind::Char | Kind::Text | Kind::Binary(_) | Kind::Bytes => bytes(value, &string(raw)?)?,
+        Kind::Enum(labels) => enum_label(labels, raw)?,
+        Kind::Set(labels) => set_labels(labels, raw)?,
+    };
+    Ok(Some(cell))
+}
+
+/// Returns a JSON number as its own text, so that none of its digits is lost.
+fn number(raw: &str, expected: &'static str) -> Result<String, &'static str> {
+    let numeric = raw.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    if numeric { Ok(raw.to_owned()) } else { Err(expected) }
+}
+
+/// Returns a FLOAT as the text of the widened double, which is what scans select and what
+/// OceanBase accepts for the largest values.
+fn widened(raw: &str) -> Result<String, &'static str> {
+    let float: f32 = raw.parse().map_err(|_| "a number")?;
+    Ok(format!("{:?}", f64::from(float)))
+}
+
+fn string(raw: &str) -> Result<String, &'static str> {
+    serde_json::from_str(raw).map_err(|_| "a string")
+}
+
+fn bytes(value: &ColumnValue<'_>, text: &str) -> Result<Vec<u8>, &'static str> {
+    if BLOB_CODES.contains(&value.type_code) {
+        STANDARD.decode(text).map_err(|_| "base64")
+    } else if value.flags & FLAG_BINARY != 0 {
+        unescape(text).ok_or("an escaped binary string")
+    } else {
+        Ok(text.as_bytes().to_vec())
+    }
+}
+
+/// Undoes the escapes of Go's `strconv.Quote`, in which TiCDC writes binary strings: `\xHH` is one
+/// byte, `\uXXXX` and `\UXXXXXXXX` are characters in UTF-8.
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        let code = rest[at + 1..].chars().next()?;
+        rest = &rest[at + 1 + code.len_utf8()..];
+        let digits = match code {
+            'x' => 2,
+            'u' => 4,
+            'U' => 8,
+            other => {
+                out.push(control(other)?);
+                continue;
+            }
+        };
+        let number = u32::from_str_radix(rest.get(..digits)?, 16).ok()?;
+        rest = &rest[digits..];
+        if code == 'x' {
+            out.push(u8::try_from(number).ok()?);
+        } else {
+            let character = char::from_u32(number)?;
+            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Some(out)
+}
+
+fn control(code: char) -> Option<u8> {
+    Some(match code {
+        'a' => 0x07,
+        'b' => 0x08,
+        'f' => 0x0c,
+        'n' => b'\n',
+        'r' => b'\r',
+        't' => b'\t',
+        'v' => 0x0b,
+        '\\' => b'\\',
+        '"' => b'"',
+        '\'' => b'\'',
+        _ => return None,
+    })
+}
+
+/// Returns the label of an ENUM's 1-based index; 0 is the error value, which reads as ''.
+fn enum_label(labels: &[String], raw: &str) -> Result<Vec<u8>, &'static str> {
+    let index: usize = raw.parse().map_err(|_| "an index of a label")?;
+    if index == 0 {
+        return Ok(Vec::new());
+    }
+    let label = labels.get(index - 1).ok_or("an index of a known label")?;
+    Ok(label.clone().into_bytes())
+}
+
+fn set_labels(labels: &[String], raw: &str) -> Result<Vec<u8>, &'static str> {
+    let mask: u64 = raw.parse().map_err(|_| "a set of labels")?;
+    if labels.len() < 64 && mask >> labels.len() != 0 {
+        return Err("a set of known labels");
+    }
+    let present: Vec<&str> = labels
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| mask & (1 << place) != 0)
+        .map(|(_, label)| label.as_str())
+        .collect();
+    Ok(present.join(",").into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_escapes_are_undone() {
+        assert_eq!(unescape(r#"\x00A\xff\"\\\n"#), Some(b"\x00A\xff\"\\\n".to_vec()));
+        assert_eq!(unescape(r"\u00a0中\U0001f600"), Some("\u{a0}中😀".as_bytes().to_vec()));
+        assert_eq!(unescape(r"\x0"), None);
+        assert_eq!(unescape("\\"), None);
+        assert_eq!(unescape(r"\q"), None);
+    }
+
+    #[test]
+    fn labels_come_from_the_schema() {
+        let labels = ["red".to_owned(), "green".to_owned(), "blue".to_owned()];
+        assert_eq!(enum_label(&labels, "3"), Ok(b"blue".to_vec()));
+        assert_eq!(enum_label(&labels, "0"), Ok(Vec::new()));
+        assert!(enum_label(&labels, "4").is_err());
+        assert_eq!(set_labels(&labels, "5"), Ok(b"red,blue".to_vec()));
+        assert!(set_labels(&labels, "8").is_err());
+    }
+
+    #[test]
+    fn floats_are_widened_without_losing_bits() {
+        assert_eq!(widened("3.4028235e+38"), Ok("3.4028234663852886e38".to_owned()));
+        assert_eq!(widened("0.1"), Ok("0.10000000149011612".to_owned()));
+        assert_eq!(widened("-0"), Ok("-0.0".to_owned()));
+    }
+}

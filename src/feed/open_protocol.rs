@@ -1,0 +1,284 @@
+//! Decoding of TiCDC's Open Protocol.
+//!
+//! A Kafka record's key is a version (u64, big-endian, 1) and then keys, each with a length in
+//! front (u64, big-endian); its value is as many values, each with its length. Keys and values are
+//! JSON. Source: the TiCDC Open Protocol page of the TiDB documentation, and TiCDC's encoder.
+
+use super::CommitTs;
+use crate::schema::TableName;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+
+/// The version of the framing that TiCDC writes.
+const VERSION: u64 = 1;
+
+/// The types of messages, the field `t` of a key.
+const ROW: u8 = 1;
+const DDL: u8 = 2;
+const WATERMARK: u8 = 3;
+
+/// One message of a record.
+#[derive(Debug)]
+pub enum Message {
+    /// A row that was inserted, updated or deleted.
+    Row(RowChange),
+    /// A statement that changed the schema.
+    Ddl(Ddl),
+    /// A promise that all rows committed at or before this timestamp have been sent to this
+    /// partition, and all DDL before it.
+    Watermark(CommitTs),
+}
+
+/// A change of one row, as it came: its images are decoded only when the row is folded.
+///
+/// Kept as JSON, a row that waits for the watermark takes a fraction of the memory of its decoded
+/// columns.
+#[derive(Clone, Debug)]
+pub struct RowChange {
+    /// The timestamp at which the transaction committed.
+    pub commit_ts: CommitTs,
+    /// The table, in the source's case.
+    pub table: TableName,
+    value: Box<[u8]>,
+}
+
+impl RowChange {
+    /// Decodes the images of the row before and after the change.
+    ///
+    /// # Errors
+    /// If the value is not that of a row.
+    pub fn images(&self) -> Result<Images<'_>, &'static str> {
+        let row: RowValue = serde_json::from_slice(&self.value).map_err(|_| "a row is not valid")?;
+        match (row.u, row.p, row.d) {
+            (Some(after), before, None) => Ok(Images { before, after: Some(after) }),
+            (None, None, Some(before)) => Ok(Images { before: Some(before), after: None }),
+            _ => Err("a row is neither an update nor a deletion"),
+        }
+    }
+
+    /// Returns the bytes that the change takes while it waits.
+    pub fn byte_len(&self) -> usize {
+        self.value.len() + self.table.schema.len() + self.table.table.len() + size_of::<Self>()
+    }
+}
+
+/// The row before and after a change.
+#[derive(Debug)]
+pub struct Images<'a> {
+    /// The row before, if the feed sent it.
+    pub before: Option<Image<'a>>,
+    /// The row after; none for a deletion.
+    pub after: Option<Image<'a>>,
+}
+
+/// A schema change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ddl {
+    /// The timestamp at which the change took effect.
+    pub commit_ts: CommitTs,
+    /// The table; its name is empty for a change of a schema.
+    pub table: TableName,
+    /// The statement as TiCDC prints it.
+    pub query: String,
+    /// TiDB's number for the kind of change, for example 3 for CREATE TABLE.
+    pub action: u32,
+}
+
+/// The columns of a row by name.
+pub type Image<'a> = HashMap<String, ColumnValue<'a>>;
+
+/// One column of an image.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ColumnValue<'a> {
+    /// The MySQL type code.
+    #[serde(rename = "t")]
+    pub type_code: u8,
+    /// The flags; bit 0 is set where the column's charset is binary.
+    #[serde(rename = "f", default)]
+    pub flags: u64,
+    /// The value as JSON text, so that numbers keep all their digits. It is none for NULL.
+    #[serde(rename = "v", borrow)]
+    pub value: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct MessageKey {
+    ts: CommitTs,
+    #[serde(default)]
+    scm: String,
+    #[serde(default)]
+    tbl: String,
+    t: u8,
+    #[serde(default)]
+    ohk: bool,
+    #[serde(default)]
+    ccl: String,
+}
+
+#[derive(Deserialize)]
+struct RowValue<'a> {
+    #[serde(borrow)]
+    u: Option<Image<'a>>,
+    p: Option<Image<'a>>,
+    d: Option<Image<'a>>,
+}
+
+#[derive(Deserialize)]
+struct DdlValue {
+    q: String,
+    t: u32,
+}
+
+/// Decodes all messages of one Kafka record.
+///
+/// # Errors
+/// With what is wrong, never with a value of the message (INV-7).
+pub fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Message>, &'static str> {
+    let (version, mut keys) = take_u64(key).ok_or("it has no Open Protocol key")?;
+    if version != VERSION {
+        return Err("it is not in Open Protocol (version 1)");
+    }
+    let mut values = value;
+    let mut messages = Vec::new();
+    while !keys.is_empty() {
+        let (key, rest) = take_framed(keys).ok_or("a key is cut short")?;
+        keys = rest;
+        let (value, rest) = take_framed(values).ok_or("a value is cut short")?;
+        values = rest;
+        messages.push(decode_one(key, value)?);
+    }
+    if values.is_empty() { Ok(messages) } else { Err("it has more values than keys") }
+}
+
+fn decode_one(key: &[u8], value: &[u8]) -> Result<Message, &'static str> {
+    let key: MessageKey = serde_json::from_slice(key).map_err(|_| "a key is not valid")?;
+    if key.ohk || !key.ccl.is_empty() {
+        return Err("it is a large message without its row (handle-key-only or claim-check)");
+    }
+    match key.t {
+        ROW => Ok(Message::Row(RowChange {
+            commit_ts: key.ts,
+            table: TableName::new(key.scm, key.tbl),
+            value: value.into(),
+        })),
+        DDL => {
+            let ddl: DdlValue = serde_json::from_slice(value).map_err(|_| "a DDL is not valid")?;
+            Ok(Message::Ddl(Ddl {
+                commit_ts: key.ts,
+                table: TableName::new(key.scm, key.tbl),
+                query: ddl.q,
+                action: ddl.t,
+            }))
+        }
+        WATERMARK => Ok(Message::Watermark(key.ts)),
+        _ => Err("a message is of an unknown type"),
+    }
+}
+
+fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*number), rest))
+}
+
+fn take_framed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = take_u64(bytes)?;
+    rest.split_at_checked(usize::try_from(length).ok()?)
+}
+
+#[cfg(test)]
+/// Messages for unit tests.
+pub mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A change of a row of table `s.t` with a value that decodes to a deletion of key 1.
+    pub fn row(commit_ts: CommitTs) -> RowChange {
+        change(commit_ts, r#"{"d":{"id":{"t":8,"f":11,"v":1}}}"#)
+    }
+
+    /// A change of a row of table `s.t` with this value.
+    pub fn change(commit_ts: CommitTs, value: &str) -> RowChange {
+        let table = TableName::new("s", "t");
+        RowChange { commit_ts, table, value: value.as_bytes().into() }
+    }
+
+    /// A DDL of table `s.t`.
+    pub fn ddl(commit_ts: CommitTs) -> Ddl {
+        let query = "ALTER TABLE t ADD a INT".to_owned();
+        Ddl { commit_ts, table: TableName::new("s", "t"), query, action: 5 }
+    }
+
+    fn framed(parts: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for part in parts {
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes
+    }
+
+    fn record(keys: &[&str], values: &[&str]) -> (Vec<u8>, Vec<u8>) {
+        let mut key = VERSION.to_be_bytes().to_vec();
+        key.extend(framed(keys));
+        (key, framed(values))
+    }
+
+    #[test]
+    fn a_batch_holds_rows_of_several_tables() {
+        let (key, value) = record(
+            &[
+                r#"{"ts":415508881418485761,"scm":"test","tbl":"t1","rid":7,"t":1}"#,
+                r#"{"ts":415508881418485762,"scm":"test","tbl":"t2","t":1}"#,
+            ],
+            &[
+                r#"{"u":{"id":{"t":8,"h":true,"f":11,"v":9007199254740993}}}"#,
+                r#"{"d":{"id":{"t":8,"h":true,"f":11,"v":null}}}"#,
+            ],
+        );
+        let messages = decode(&key, &value).expect("a batch of two rows");
+        let [Message::Row(first), Message::Row(second)] = messages.as_slice() else {
+            panic!("two rows");
+        };
+        assert_eq!(first.commit_ts, 415_508_881_418_485_761);
+        let after = first.images().expect("an insert").after.expect("an image");
+        assert_eq!(after["id"].value.map(|value| value.get()), Some("9007199254740993"));
+        let second = second.images().expect("a deletion");
+        assert!(second.after.is_none());
+        assert!(second.before.expect("an image")["id"].value.is_none());
+    }
+
+    #[test]
+    fn watermarks_and_ddl_are_told_apart() {
+        let (key, value) = record(&[r#"{"ts":5,"t":3}"#], &[""]);
+        assert!(matches!(decode(&key, &value).as_deref(), Ok([Message::Watermark(5)])));
+        let (key, value) = record(
+            &[r#"{"ts":6,"scm":"s","tbl":"t","t":2}"#],
+            &[r#"{"q":"CREATE TABLE `t` (`a` INT)","t":3}"#],
+        );
+        assert!(matches!(decode(&key, &value).as_deref(), Ok([Message::Ddl(ddl)]) if ddl.action == 3));
+    }
+
+    #[test]
+    fn foreign_and_broken_messages_are_refused() {
+        assert!(decode(b"", b"").is_err());
+        assert!(decode(b"{\"id\":0}", b"{}").is_err());
+        let (key, value) = record(&[r#"{"ts":6,"t":1}"#], &[]);
+        assert_eq!(decode(&key, &value).err(), Some("a value is cut short"));
+        let (key, value) = record(&[r#"{"ts":6,"t":1,"ohk":true}"#], &[r#"{"u":{}}"#]);
+        assert!(decode(&key, &value).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(
+            key in proptest::collection::vec(any::<u8>(), 0..64),
+            value in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let _ = decode(&key, &value);
+            let mut versioned = VERSION.to_be_bytes().to_vec();
+            versioned.extend(key);
+            let _ = decode(&versioned, &value);
+        }
+    }
+}

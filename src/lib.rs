@@ -1,0 +1,16 @@
+//! rowproof migrates TiDB to an OceanBase MySQL tenant and proves, row by row, that the two are
+//! the same: while loading, while following changes, and whenever it is asked to check.
+//!
+//! ARCHITECTURE.md follows a row through these modules.
+
+pub mod apply;
+pub mod chunk;
+pub mod engine;
+mod error;
+pub mod feed;
+pub mod fence;
+pub mod proof;
+pub mod row;
+pub mod schema;
+
+pub use error::{Error, ErrorKind, Result};

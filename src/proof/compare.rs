@@ -1,0 +1,245 @@
+//! The comparison of one chunk or one batch of keys.
+
+use crate::row::{Canonical, CellError, Cells, DigestKey, Kind, Rows, Sum};
+use crate::schema::Table;
+use std::collections::HashMap;
+
+/// In what way a row differs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DifferenceKind {
+    /// Only the source has it.
+    Missing,
+    /// Only the target has it.
+    Extra,
+    /// Both have it, with different columns.
+    Changed,
+}
+
+/// One row that differs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Difference {
+    /// In what way.
+    pub kind: DifferenceKind,
+    /// The packed key.
+    pub key: Vec<u8>,
+    /// The packed row on the source, if it is there.
+    pub source: Option<Vec<u8>>,
+    /// The packed row on the target, if it is there.
+    pub target: Option<Vec<u8>>,
+    /// The places in layout order of the columns that differ; of a changed row only.
+    pub columns: Vec<usize>,
+}
+
+/// What the comparison of a set of rows found.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// The digest of the rows on the source.
+    pub source: Sum,
+    /// The digest of the rows on the target.
+    pub target: Sum,
+    /// The rows that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// Compares the rows that both sides have in one range of keys, or of one list of keys.
+///
+/// Rows are paired by canonical key, so that nothing depends on the order in which a server sent
+/// them. While both sides send the same rows in the same order, which is the rule, packed bytes
+/// are compared: both renderings are lossless, so that equal bytes are equal values.
+///
+/// # Errors
+/// If a cell is no value of its column's type.
+pub fn compare(
+    table: &Table,
+    key: &DigestKey,
+    source: &Rows,
+    target: &Rows,
+) -> Result<Comparison, CellError> {
+    let mut comparing = Comparing {
+        kinds: table.kinds(),
+        key_len: table.key_len,
+        key,
+        canonical: Canonical::new(),
+        result: Comparison::default(),
+    };
+    let common = source.len().min(target.len());
+    let mut place = 0;
+    while place < common && comparing.same_key(source.packed(place), target.packed(place)) {
+        comparing.pair(source.packed(place), target.packed(place))?;
+        place += 1;
+    }
+    comparing.pair_by_key(source, target, place)?;
+    Ok(comparing.result)
+}
+
+struct Comparing<'a> {
+    kinds: Vec<Kind>,
+    key_len: usize,
+    key: &'a DigestKey,
+    canonical: Canonical,
+    result: Comparison,
+}
+
+impl Comparing<'_> {
+    fn same_key(&self, source: &[u8], target: &[u8]) -> bool {
+        Cells::prefix(source, self.key_len) == Cells::prefix(target, self.key_len)
+    }
+
+    /// Compares two rows of one key.
+    fn pair(&mut self, source: &[u8], target: &[u8]) -> Result<(), CellError> {
+        let canonical = self.canonical.row(&self.kinds, source)?;
+        let digest = self.key.row(canonical);
+        self.result.source.add_row(&digest);
+        if source == target {
+            self.result.target.add_row(&digest);
+            return Ok(());
+        }
+        let other = self.key.row(self.canonical.row(&self.kinds, target)?);
+        self.result.target.add_row(&other);
+        if digest != other {
+            let columns = self.differing_columns(source, target)?;
+            self.push(DifferenceKind::Changed, Some(source), Some(target), columns);
+        }
+        Ok(())
+    }
+
+    fn differing_columns(&mut self, source: &[u8], target: &[u8]) -> Result<Vec<usize>, CellError> {
+        let mut differing = Vec::new();
+        for (place, (left, right)) in Cells::of(source).zip(Cells::of(target)).enumerate() {
+            let kind = std::slice::from_ref(&self.kinds[place]);
+            let mut cells = Rows::new();
+            cells.push_row([left]);
+            cells.push_row([right]);
+            let left = self.canonical.row(kind, cells.packed(0))?.to_vec();
+            if left != self.canonical.row(kind, cells.packed(1))? {
+                differing.push(place);
+            }
+        }
+        Ok(differing)
+    }
+
+    /// Pairs the rows from `place` on by their canonical keys.
+    fn pair_by_key(&mut self, source: &Rows, target: &Rows, place: usize) -> Result<(), CellError> {
+        let mut unpaired: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        for row in place..target.len() {
+            unpaired.entry(self.canonical_key(target.packed(row))?).or_default().push(row);
+        }
+        for row in place..source.len() {
+            let row = source.packed(row);
+            match unpaired.get_mut(&self.canonical_key(row)?).and_then(Vec::pop) {
+                Some(other) => self.pair(row, target.packed(other))?,
+                None => {
+                    let digest = self.digest(row)?;
+                    self.result.source.add_row(&digest);
+                    self.push(DifferenceKind::Missing, Some(row), None, Vec::new());
+                }
+            }
+        }
+        let mut extra: Vec<usize> = unpaired.into_values().flatten().collect();
+        extra.sort_unstable();
+        for row in extra {
+            let digest = self.digest(target.packed(row))?;
+            self.result.target.add_row(&digest);
+            self.push(DifferenceKind::Extra, None, Some(target.packed(row)), Vec::new());
+        }
+        Ok(())
+    }
+
+    fn canonical_key(&mut self, row: &[u8]) -> Result<Vec<u8>, CellError> {
+        Ok(self.canonical.row(&self.kinds[..self.key_len], row)?.to_vec())
+    }
+
+    fn digest(&mut self, row: &[u8]) -> Result<crate::row::RowDigest, CellError> {
+        Ok(self.key.row(self.canonical.row(&self.kinds, row)?))
+    }
+
+    fn push(
+        &mut self,
+        kind: DifferenceKind,
+        source: Option<&[u8]>,
+        target: Option<&[u8]>,
+        columns: Vec<usize>,
+    ) {
+        let key = Cells::prefix(source.or(target).unwrap_or_default(), self.key_len).to_vec();
+        self.result.differences.push(Difference {
+            kind,
+            key,
+            source: source.map(<[u8]>::to_vec),
+            target: target.map(<[u8]>::to_vec),
+            columns,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::TableName;
+    use crate::schema::testing::{column, part, table};
+
+    fn people() -> Table {
+        let columns = vec![
+            column("id", 1, "bigint(20)", false),
+            column("name", 2, "varchar(20)", true),
+            column("amount", 3, "decimal(9,2)", true),
+        ];
+        table(TableName::new("s", "people"), columns, vec![part("PRIMARY", true, 1, "id")])
+    }
+
+    fn rows(cells: &[[Option<&str>; 3]]) -> Rows {
+        let mut rows = Rows::new();
+        for row in cells {
+            rows.push_row(row.iter().map(|cell| cell.map(str::as_bytes)));
+        }
+        rows
+    }
+
+    fn run(source: &[[Option<&str>; 3]], target: &[[Option<&str>; 3]]) -> Comparison {
+        let key = DigestKey::from_bytes([1; 32]);
+        compare(&people(), &key, &rows(source), &rows(target)).expect("valid cells")
+    }
+
+    const ALICE: [Option<&str>; 3] = [Some("1"), Some("alice"), Some("1.00")];
+    const BOBBY: [Option<&str>; 3] = [Some("2"), Some("bobby"), Some("2.00")];
+
+    #[test]
+    fn equal_rows_in_any_order_are_equal() {
+        let result = run(&[ALICE, BOBBY], &[BOBBY, ALICE]);
+        assert!(result.differences.is_empty());
+        assert_eq!(result.source, result.target);
+        assert_eq!(result.source.rows(), 2);
+    }
+
+    #[test]
+    fn equal_values_in_other_text_are_equal() {
+        let result = run(&[ALICE], &[[Some("01"), Some("alice"), Some("1.0")]]);
+        assert!(result.differences.is_empty());
+        assert_eq!(result.source, result.target);
+    }
+
+    #[test]
+    fn two_rows_that_swapped_a_value_are_both_found() {
+        let swapped = [
+            [ALICE[0], BOBBY[1], ALICE[2]],
+            [BOBBY[0], ALICE[1], BOBBY[2]],
+        ];
+        let result = run(&[ALICE, BOBBY], &swapped);
+        let columns: Vec<_> = result.differences.iter().map(|found| found.columns.clone()).collect();
+        assert_eq!(columns, [vec![1], vec![1]]);
+        assert_ne!(result.source, result.target);
+    }
+
+    #[test]
+    fn missing_and_extra_rows_are_told_apart() {
+        let result = run(&[ALICE, BOBBY], &[BOBBY, [Some("3"), None, None]]);
+        let kinds: Vec<_> = result.differences.iter().map(|found| found.kind).collect();
+        assert_eq!(kinds, [DifferenceKind::Missing, DifferenceKind::Extra]);
+        assert_eq!((result.source.rows(), result.target.rows()), (2, 2));
+    }
+
+    #[test]
+    fn null_and_empty_differ() {
+        let result = run(&[[Some("1"), None, None]], &[[Some("1"), Some(""), None]]);
+        assert_eq!(result.differences[0].columns, [1]);
+    }
+}

@@ -1,0 +1,218 @@
+//! What may be said of a table.
+
+use crate::fence::Fence;
+use crate::row::Sum;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The way in which an `Equal` was earned.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// Both sides were read whole at the fence. Only this may stand in a certificate.
+    Read,
+    /// Both sides were read at an earlier fence, and every batch since was proven. It cannot see
+    /// what somebody else wrote on the target since.
+    Carried,
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            How::Read => "read",
+            How::Carried => "carried",
+        })
+    }
+}
+
+/// Why nothing could be proven.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The table was not read yet, or not since it was repaired.
+    NotRead,
+    /// A DDL in the feed stopped the table.
+    Ddl,
+    /// The two definitions do not allow their rows to be compared.
+    Schema,
+    /// The definition changed while an older snapshot was read.
+    SchemaChanged,
+    /// The snapshots can no longer be read and no newer fence could be had.
+    Expired,
+    /// rowproof cannot carry the table.
+    Unsupported,
+    /// No fence was made since the check began.
+    NoFence,
+    /// A read failed.
+    Failed,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::NotRead => "not read",
+            Reason::Ddl => "DDL",
+            Reason::Schema => "schema differs",
+            Reason::SchemaChanged => "schema changed under the read",
+            Reason::Expired => "snapshot expired",
+            Reason::Unsupported => "unsupported",
+            Reason::NoFence => "no fence",
+            Reason::Failed => "failed",
+        })
+    }
+}
+
+/// INV-2: nothing is called equal but in one of the ways of [`How`], and each says which.
+///
+/// There is no conversion to a truth value: what is not proven is neither equal nor different.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "verdict", rename_all = "lowercase")]
+pub enum Verdict {
+    /// Both sides are the same at this fence.
+    Equal {
+        /// The fence; for a long table the oldest of those at which its chunks were read.
+        fence: Fence,
+        /// How it was earned.
+        how: How,
+    },
+    /// They differ at this fence.
+    Different {
+        /// The fence at which the differences were read.
+        fence: Fence,
+        /// How many rows differ.
+        rows: u64,
+    },
+    /// Nothing is proven.
+    Unproven {
+        /// The class of the cause.
+        reason: Reason,
+        /// The cause in words.
+        detail: String,
+    },
+}
+
+impl Verdict {
+    /// Says that nothing is proven, and why.
+    pub fn unproven(reason: Reason, detail: impl Into<String>) -> Self {
+        Verdict::Unproven { reason, detail: detail.into() }
+    }
+
+    /// Returns the one word of the verdict.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Verdict::Equal { .. } => "equal",
+            Verdict::Different { .. } => "different",
+            Verdict::Unproven { .. } => "unproven",
+        }
+    }
+}
+
+/// How many rows stand on which side.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Counts {
+    /// Rows read on the source.
+    pub source: u64,
+    /// Rows read on the target.
+    pub target: u64,
+    /// Rows that only the source has.
+    pub missing: u64,
+    /// Rows that only the target has.
+    pub extra: u64,
+    /// Rows of one key whose columns differ.
+    pub changed: u64,
+}
+
+/// The proof of a table while its chunks come in.
+#[derive(Clone, Debug, Default)]
+pub struct TableProof {
+    oldest: Option<Fence>,
+    counts: Counts,
+    source: Sum,
+    target: Sum,
+    failure: Option<(Reason, String)>,
+}
+
+impl TableProof {
+    /// Adds a chunk that was read at a fence.
+    pub fn add(&mut self, fence: Fence, chunk: &super::Comparison) {
+        self.oldest = Some(match self.oldest {
+            Some(oldest) if oldest.w <= fence.w => oldest,
+            _ => fence,
+        });
+        self.source += chunk.source;
+        self.target += chunk.target;
+        self.counts.source += chunk.source.rows();
+        self.counts.target += chunk.target.rows();
+        for difference in &chunk.differences {
+            match difference.kind {
+                super::DifferenceKind::Missing => self.counts.missing += 1,
+                super::DifferenceKind::Extra => self.counts.extra += 1,
+                super::DifferenceKind::Changed => self.counts.changed += 1,
+            }
+        }
+    }
+
+    /// Notes that a part of the table could not be read: the table is not proven.
+    pub fn fail(&mut self, reason: Reason, detail: impl Into<String>) {
+        self.failure.get_or_insert((reason, detail.into()));
+    }
+
+    /// Returns how many rows were read and differ.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Returns the digest of what was read on the source.
+    pub fn source(&self) -> Sum {
+        self.source
+    }
+
+    /// Returns what may be said now that every chunk is in.
+    ///
+    /// A difference that was read is real even when another part could not be read, so it comes
+    /// before the failure.
+    ///
+    /// # Panics
+    /// If no row differs and yet the digests do, or the other way round: then the comparison
+    /// itself is broken, and no verdict may be given (INV-2).
+    pub fn verdict(&self) -> Verdict {
+        let rows = self.counts.missing + self.counts.extra + self.counts.changed;
+        assert!(
+            (rows == 0) == (self.source == self.target),
+            "INV-2: digests agree exactly when no row differs"
+        );
+        match (self.oldest, &self.failure) {
+            (Some(fence), _) if rows > 0 => Verdict::Different { fence, rows },
+            (_, Some((reason, detail))) => Verdict::unproven(*reason, detail.clone()),
+            (Some(fence), None) => Verdict::Equal { fence, how: How::Read },
+            (None, None) => Verdict::unproven(Reason::NotRead, "no chunk was read"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proof::Comparison;
+
+    #[test]
+    fn inv_2_a_table_with_an_unread_part_is_not_equal() {
+        let fence = Fence { w: 1, s: 2 };
+        let mut proof = TableProof::default();
+        assert_eq!(proof.verdict().word(), "unproven");
+        proof.add(fence, &Comparison::default());
+        assert_eq!(proof.verdict(), Verdict::Equal { fence, how: How::Read });
+        proof.fail(Reason::Expired, "chunk 7");
+        assert_eq!(proof.verdict().word(), "unproven");
+    }
+
+    #[test]
+    fn a_verdict_carries_the_oldest_fence() {
+        let mut proof = TableProof::default();
+        for w in [5, 3, 9] {
+            proof.add(Fence { w, s: w }, &Comparison::default());
+        }
+        let fence = Fence { w: 3, s: 3 };
+        assert_eq!(proof.verdict(), Verdict::Equal { fence, how: How::Read });
+    }
+}

@@ -1,0 +1,460 @@
+//! A table as `information_schema` describes it.
+
+use super::TableName;
+use crate::error::{Error, ErrorKind, Result};
+use crate::row::{Kind, Temporal};
+use serde::{Deserialize, Serialize};
+
+/// One row of `information_schema.TABLES`, as far as it is used.
+#[derive(Clone, Debug)]
+pub struct RawTable {
+    /// The table's name.
+    pub name: TableName,
+    /// `BASE TABLE`, `VIEW`, `SEQUENCE` or what else the server has.
+    pub table_type: String,
+    /// The default collation; views have none.
+    pub collation: Option<String>,
+    /// The comment.
+    pub comment: String,
+    /// The server's estimate of the number of rows.
+    pub rows_estimate: u64,
+    /// The server's estimate of the bytes of a row; 0 when unknown.
+    pub row_bytes_estimate: u64,
+    /// Features of the table that rowproof cannot carry, as nouns.
+    pub special: Vec<String>,
+}
+
+/// One row of `information_schema.COLUMNS`.
+#[derive(Clone, Debug)]
+pub struct RawColumn {
+    /// The column's name.
+    pub name: String,
+    /// The place of the column, counted from 1.
+    pub ordinal: u32,
+    /// The default as text.
+    pub default: Option<String>,
+    /// Whether the column may be NULL.
+    pub nullable: bool,
+    /// The type's bare name, for example `int`.
+    pub data_type: String,
+    /// The whole type, for example `int(11) unsigned`.
+    pub column_type: String,
+    /// The character set of text columns.
+    pub charset: Option<String>,
+    /// The collation of text columns.
+    pub collation: Option<String>,
+    /// `auto_increment`, `on update ...`, `VIRTUAL GENERATED` and the like.
+    pub extra: String,
+    /// The comment.
+    pub comment: String,
+    /// The expression of a generated column, else empty.
+    pub generation: String,
+}
+
+/// One row of `information_schema.STATISTICS`: one part of one index.
+#[derive(Clone, Debug)]
+pub struct RawIndexPart {
+    /// The index's name; `PRIMARY` for the primary key.
+    pub index: String,
+    /// Whether the index is unique.
+    pub unique: bool,
+    /// The place of the part in the index, counted from 1.
+    pub place: u32,
+    /// The column; none for an expression.
+    pub column: Option<String>,
+    /// The length of a prefix, in characters or bytes.
+    pub prefix: Option<u32>,
+}
+
+/// The default of a column.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnDefault {
+    /// No default, or NULL where the column is nullable.
+    None,
+    /// A constant, as text.
+    Constant(String),
+    /// `CURRENT_TIMESTAMP` with its precision, or a bit literal: written without quotes.
+    Verbatim(String),
+    /// Another expression, which is not carried yet.
+    Expression(String),
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Column {
+    /// The column's name, in the source's case.
+    pub name: String,
+    /// The place of the column in the table, counted from 1.
+    pub ordinal: u32,
+    /// The family of the type.
+    pub kind: Kind,
+    /// The whole type, for example `int(11) unsigned`.
+    pub column_type: String,
+    /// Whether the column may be NULL.
+    pub nullable: bool,
+    /// The default.
+    pub default: ColumnDefault,
+    /// What `ON UPDATE` sets, without those words.
+    pub on_update: Option<String>,
+    /// Whether the column is `AUTO_INCREMENT`.
+    pub auto_increment: bool,
+    /// Whether the column is computed from others.
+    pub generated: bool,
+    /// The collation of text columns.
+    pub collation: Option<String>,
+    /// The character set of text columns.
+    pub charset: Option<String>,
+    /// The comment.
+    pub comment: String,
+}
+
+/// A part of an index.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct IndexPart {
+    /// The column; none for an expression.
+    pub column: Option<String>,
+    /// The length of a prefix.
+    pub prefix: Option<u32>,
+}
+
+/// An index or key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Index {
+    /// The name; `PRIMARY` for the primary key.
+    pub name: String,
+    /// Whether it is unique.
+    pub unique: bool,
+    /// Its parts in order.
+    pub parts: Vec<IndexPart>,
+}
+
+/// A table with its columns in *layout order*: the key's columns first, then the others as they
+/// stand in the table.
+///
+/// Every row in rowproof has its cells in this order. It puts a small column first, which scans
+/// need (see [`crate::database::Session::scan`]), and makes a row's key a prefix of the row.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Table {
+    /// The name.
+    pub name: TableName,
+    /// The default collation.
+    pub collation: Option<String>,
+    /// The comment.
+    pub comment: String,
+    /// The columns in layout order.
+    pub columns: Vec<Column>,
+    /// How many of the first columns make the key by which rows are paired; 0 without one.
+    pub key_len: usize,
+    /// The indexes, the primary key among them.
+    pub indexes: Vec<Index>,
+    /// The server's estimate of the number of rows.
+    pub rows_estimate: u64,
+    /// The server's estimate of the bytes of a row; 0 when unknown.
+    pub row_bytes_estimate: u64,
+    /// Features of the table that rowproof cannot carry, as nouns.
+    pub special: Vec<String>,
+}
+
+impl Table {
+    /// Builds the model from what `information_schema` says.
+    ///
+    /// # Errors
+    /// If a column has a type that rowproof does not know.
+    pub fn build(
+        raw: RawTable,
+        columns: Vec<RawColumn>,
+        parts: Vec<RawIndexPart>,
+    ) -> Result<Table> {
+        let mut model = Table {
+            name: raw.name,
+            collation: raw.collation,
+            comment: raw.comment,
+            columns: Vec::with_capacity(columns.len()),
+            key_len: 0,
+            indexes: indexes_of(parts),
+            rows_estimate: raw.rows_estimate,
+            row_bytes_estimate: raw.row_bytes_estimate,
+            special: raw.special,
+        };
+        for column in columns {
+            let built = build_column(column).map_err(|error| error.at(&model.name))?;
+            model.columns.push(built);
+        }
+        model.columns.sort_by_key(|column| column.ordinal);
+        if let Some(key) = model.choose_key() {
+            model.key_len = key.len();
+            let place = |column: &Column| {
+                key.iter().position(|name| *name == column.name).unwrap_or(usize::MAX)
+            };
+            model.columns.sort_by_key(|column| (place(column), column.ordinal));
+        }
+        Ok(model)
+    }
+
+    /// Names a table of which nothing is known; nothing can be read or written by it.
+    pub fn unknown(name: TableName) -> Table {
+        Table {
+            name,
+            collation: None,
+            comment: String::new(),
+            columns: Vec::new(),
+            key_len: 0,
+            indexes: Vec::new(),
+            rows_estimate: 0,
+            row_bytes_estimate: 0,
+            special: Vec::new(),
+        }
+    }
+
+    /// Returns the kinds of all columns in layout order.
+    pub fn kinds(&self) -> Vec<Kind> {
+        self.columns.iter().map(|column| column.kind.clone()).collect()
+    }
+
+    /// Returns the columns of the key.
+    pub fn key(&self) -> &[Column] {
+        &self.columns[..self.key_len]
+    }
+
+    /// Returns the place in layout order of the column with this name, whatever its case.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Chooses the columns that identify a row: the primary key, or else the unique key with the
+    /// fewest columns, if both engines order all its columns alike.
+    fn choose_key(&self) -> Option<Vec<String>> {
+        let mut candidates: Vec<_> = self
+            .indexes
+            .iter()
+            .filter(|index| index.unique)
+            .filter_map(|index| Some((index.name != "PRIMARY", self.usable_key(index)?)))
+            .collect();
+        candidates.sort_by_key(|(secondary, key)| (*secondary, key.len()));
+        candidates.into_iter().next().map(|(_, key)| key)
+    }
+
+    fn usable_key(&self, index: &Index) -> Option<Vec<String>> {
+        index.parts.iter().map(|part| self.usable_key_part(part)).collect()
+    }
+
+    fn usable_key_part(&self, part: &IndexPart) -> Option<String> {
+        let column = &self.columns[self.position(part.column.as_deref()?)?];
+        let ordered_alike = match column.kind {
+            Kind::Integer | Kind::Binary(_) | Kind::Bytes => true,
+            Kind::Char | Kind::Text => column.collation.as_deref() == Some("utf8mb4_bin"),
+            _ => false,
+        };
+        let usable = ordered_alike && !column.nullable && part.prefix.is_none();
+        usable.then(|| column.name.clone())
+    }
+}
+
+fn indexes_of(mut parts: Vec<RawIndexPart>) -> Vec<Index> {
+    parts.sort_by(|a, b| (&a.index, a.place).cmp(&(&b.index, b.place)));
+    let mut indexes: Vec<Index> = Vec::new();
+    for part in parts {
+        if indexes.last().is_none_or(|index| index.name != part.index) {
+            indexes.push(Index { name: part.index, unique: part.unique, parts: Vec::new() });
+        }
+        if let Some(index) = indexes.last_mut() {
+            index.parts.push(IndexPart { column: part.column, prefix: part.prefix });
+        }
+    }
+    indexes
+}
+
+fn build_column(raw: RawColumn) -> Result<Column> {
+    let kind = kind_of(&raw.data_type, &raw.column_type).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Refused,
+            format!("column {} has type {}, which rowproof does not know", raw.name, raw.column_type),
+        )
+        .advise("exclude the table under [tables] in the task file")
+    })?;
+    let extra = raw.extra.to_ascii_lowercase();
+    let on_update = extra.find("on update ").map(|at| raw.extra[at + 10..].trim().to_owned());
+    let default = default_of(raw.default, &extra, &kind);
+    Ok(Column {
+        ordinal: raw.ordinal,
+        column_type: raw.column_type,
+        nullable: raw.nullable,
+        default,
+        on_update,
+        auto_increment: extra.contains("auto_increment"),
+        generated: !raw.generation.is_empty(),
+        collation: raw.collation,
+        charset: raw.charset,
+        comment: raw.comment,
+        name: raw.name,
+        kind,
+    })
+}
+
+fn default_of(default: Option<String>, extra: &str, kind: &Kind) -> ColumnDefault {
+    let Some(text) = default else {
+        return ColumnDefault::None;
+    };
+    let upper = text.to_ascii_uppercase();
+    let is_clock = matches!(kind, Kind::Temporal(_)) && upper.starts_with("CURRENT_TIMESTAMP");
+    let is_bit = matches!(kind, Kind::Bit) && upper.starts_with("B'");
+    if is_clock || is_bit {
+        ColumnDefault::Verbatim(text)
+    } else if extra.contains("default_generated") {
+        ColumnDefault::Expression(text)
+    } else {
+        ColumnDefault::Constant(text)
+    }
+}
+
+/// Returns the family of a type by its bare name and its whole text.
+fn kind_of(data_type: &str, column_type: &str) -> Option<Kind> {
+    Some(match data_type.to_ascii_lowercase().as_str() {
+        "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" => Kind::Integer,
+        "decimal" | "numeric" => Kind::Decimal,
+        "float" => Kind::Float,
+        "double" | "real" => Kind::Double,
+        "char" => Kind::Char,
+        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => Kind::Text,
+        "binary" => Kind::Binary(width_of(column_type).unwrap_or(1)),
+        "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Kind::Bytes,
+        "date" => Kind::Temporal(Temporal::Date),
+        "datetime" => Kind::Temporal(Temporal::DateTime),
+        "timestamp" => Kind::Temporal(Temporal::Timestamp),
+        "time" => Kind::Temporal(Temporal::Time),
+        "year" => Kind::Year,
+        "bit" => Kind::Bit,
+        "enum" => Kind::Enum(labels_of(column_type)?),
+        "set" => Kind::Set(labels_of(column_type)?),
+        "json" => Kind::Json,
+        _ => return None,
+    })
+}
+
+/// Returns the number between the parentheses of a type.
+fn width_of(column_type: &str) -> Option<u32> {
+    let (_, rest) = column_type.split_once('(')?;
+    rest.split(')').next()?.trim().parse().ok()
+}
+
+/// Returns the labels of an `enum('a','it''s')`; a quote within a label is doubled.
+fn labels_of(column_type: &str) -> Option<Vec<String>> {
+    let open = column_type.find('(')?;
+    let close = column_type.rfind(')')?;
+    let mut labels = Vec::new();
+    let mut rest = column_type[open + 1..close].chars().peekable();
+    loop {
+        if rest.next()? != '\'' {
+            return None;
+        }
+        let mut label = String::new();
+        loop {
+            match rest.next()? {
+                '\'' if rest.peek() == Some(&'\'') => {
+                    rest.next();
+                    label.push('\'');
+                }
+                '\'' => break,
+                other => label.push(other),
+            }
+        }
+        labels.push(label);
+        match rest.next() {
+            Some(',') => {}
+            None => return Some(labels),
+            Some(_) => return None,
+        }
+    }
+}
+
+/// Tables for unit tests.
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    /// A column as `information_schema` would describe it.
+    pub fn column(name: &str, ordinal: u32, column_type: &str, nullable: bool) -> RawColumn {
+        let data_type = column_type.split(['(', ' ']).next().unwrap_or_default().to_owned();
+        RawColumn {
+            name: name.to_owned(),
+            ordinal,
+            default: None,
+            nullable,
+            data_type,
+            column_type: column_type.to_owned(),
+            charset: None,
+            collation: column_type.contains("char").then(|| "utf8mb4_bin".to_owned()),
+            extra: String::new(),
+            comment: String::new(),
+            generation: String::new(),
+        }
+    }
+
+    /// A part of an index as `information_schema` would describe it.
+    pub fn part(index: &str, unique: bool, place: u32, column: &str) -> RawIndexPart {
+        let column = Some(column.to_owned());
+        RawIndexPart { index: index.to_owned(), unique, place, column, prefix: None }
+    }
+
+    /// A table of these columns and indexes.
+    pub fn table(
+        name: TableName,
+        columns: Vec<RawColumn>,
+        parts: Vec<RawIndexPart>,
+    ) -> Table {
+        let raw = RawTable {
+            name,
+            table_type: "BASE TABLE".to_owned(),
+            collation: Some("utf8mb4_bin".to_owned()),
+            comment: String::new(),
+            rows_estimate: 0,
+            row_bytes_estimate: 0,
+            special: Vec::new(),
+        };
+        Table::build(raw, columns, parts).expect("a table of known types")
+    }
+
+    /// A table of an integer key `id` and an integer `value`.
+    pub fn integer_table(schema: &str, name: &str) -> Table {
+        let columns =
+            vec![column("id", 1, "bigint(20)", false), column("value", 2, "bigint(20)", true)];
+        table(TableName::new(schema, name), columns, vec![part("PRIMARY", true, 1, "id")])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{column, part};
+    use super::*;
+
+    fn table(columns: Vec<RawColumn>, parts: Vec<RawIndexPart>) -> Table {
+        testing::table(TableName::new("s", "t"), columns, parts)
+    }
+
+    #[test]
+    fn layout_puts_the_key_first_in_key_order() {
+        let columns = vec![
+            column("body", 1, "text", true),
+            column("b", 2, "int(11)", false),
+            column("a", 3, "varchar(9)", false),
+        ];
+        let parts = vec![part("PRIMARY", true, 2, "b"), part("PRIMARY", true, 1, "a")];
+        let table = table(columns, parts);
+        let names: Vec<_> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!((names, table.key_len), (vec!["a", "b", "body"], 2));
+    }
+
+    #[test]
+    fn a_nullable_unique_key_identifies_nothing() {
+        let columns = vec![column("a", 1, "int(11)", true)];
+        assert_eq!(table(columns, vec![part("u", true, 1, "a")]).key_len, 0);
+    }
+
+    #[test]
+    fn labels_are_unquoted() {
+        let labels = labels_of("enum('a','it''s','x,y',')')").expect("labels");
+        assert_eq!(labels, ["a", "it's", "x,y", ")"]);
+        assert_eq!(labels_of("enum(a)"), None);
+    }
+}
