@@ -9,8 +9,10 @@ pub mod engine;
 mod error;
 pub mod feed;
 pub mod fence;
+pub mod journal;
 pub mod proof;
 pub mod row;
 pub mod schema;
+pub mod task;
 
 pub use error::{Error, ErrorKind, Result};

@@ -51,13 +51,13 @@ impl Walk {
 
     /// Takes in what the read brought and returns the chunk that it makes up.
     ///
-    /// A read that came back short is the last: its chunk covers all keys to the end of the stripe,
-    /// so that the proof sees rows that only the target has.
-    pub fn on_read(&mut self, table: &Table, rows: &Rows, asked: usize) -> Chunk {
+    /// `exhausted` says that the read came back short: its chunk is the last and covers all keys to
+    /// the end of the stripe, so that the proof sees rows that only the target has.
+    pub fn on_read(&mut self, table: &Table, rows: &Rows, exhausted: bool) -> Chunk {
         let after = self.after.take();
         let last = rows.len().checked_sub(1).map(|last| Key::of(table, rows.packed(last)));
-        let up_to = if rows.len() < asked { self.stripe.up_to.clone() } else { last };
-        self.finished = rows.len() < asked || up_to == self.stripe.up_to;
+        let up_to = if exhausted { self.stripe.up_to.clone() } else { last };
+        self.finished = exhausted || up_to == self.stripe.up_to;
         self.size.learn(rows.len(), rows.byte_len());
         self.after.clone_from(&up_to);
         let chunk = Chunk { seq: self.seq, range: Range { after, up_to } };
@@ -89,11 +89,11 @@ mod tests {
         let mut walk = Walk::new(Range::default(), 0);
         let (range, asked) = walk.next_read().expect("a first chunk");
         assert_eq!((range, asked), (Range::default(), 1_000));
-        let first = walk.on_read(&table, &rows(0..1_000), 1_000);
+        let first = walk.on_read(&table, &rows(0..1_000), false);
         assert_eq!(first.range, Range { after: None, up_to: key(999) });
-        let (range, asked) = walk.next_read().expect("a second chunk");
+        let (range, _) = walk.next_read().expect("a second chunk");
         assert_eq!(range.after, key(999));
-        let second = walk.on_read(&table, &rows(1_000..1_003), asked);
+        let second = walk.on_read(&table, &rows(1_000..1_003), true);
         assert_eq!(second, Chunk { seq: 1, range: Range { after: key(999), up_to: None } });
         assert!(walk.next_read().is_none());
     }
@@ -103,7 +103,7 @@ mod tests {
         let table = integer_table("s", "t");
         let stripe = Range { after: None, up_to: key(5_000) };
         let mut walk = Walk::new(stripe.clone(), 0);
-        let first = walk.on_read(&table, &rows(0..1_000), 1_000);
+        let first = walk.on_read(&table, &rows(0..1_000), false);
         let mut resumed = Walk::new(stripe, 0);
         resumed.resume_after(&first);
         assert_eq!(resumed.next_read().map(|(range, _)| range), walk.next_read().map(|(r, _)| r));
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn an_empty_table_is_one_chunk_over_everything() {
         let mut walk = Walk::new(Range::default(), 0);
-        let chunk = walk.on_read(&integer_table("s", "t"), &rows(0..0), 1_000);
+        let chunk = walk.on_read(&integer_table("s", "t"), &rows(0..0), true);
         assert_eq!(chunk.range, Range::default());
         assert!(walk.next_read().is_none());
     }

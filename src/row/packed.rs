@@ -95,6 +95,12 @@ impl Rows {
         (0..self.len()).map(|index| self.packed(index))
     }
 
+    /// Keeps the first `count` rows.
+    pub fn truncate(&mut self, count: usize) {
+        self.ends.truncate(count);
+        self.data.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+
     /// Forgets all rows but keeps the memory for the next ones.
     pub fn clear(&mut self) {
         self.data.clear();

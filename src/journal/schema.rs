@@ -1,0 +1,58 @@
+//! The journal's tables.
+
+/// The statements that make the tables, in order; each is harmless where the table exists.
+pub const STATEMENTS: [&str; 7] = [
+    "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    // One row: what the migration does now, as JSON.
+    "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
+    // The last whole read of each table, and the definition by which it was read.
+    "CREATE TABLE IF NOT EXISTS table_proof (
+        table_schema TEXT NOT NULL,
+        table_name TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        counts TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        found_by TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        model TEXT NOT NULL,
+        PRIMARY KEY (table_schema, table_name)
+    )",
+    // The newest known state of every row that differs.
+    "CREATE TABLE IF NOT EXISTS difference (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        table_schema TEXT NOT NULL,
+        table_name TEXT NOT NULL,
+        key BLOB NOT NULL,
+        kind TEXT NOT NULL,
+        source BLOB,
+        target BLOB,
+        columns TEXT NOT NULL,
+        w INTEGER NOT NULL,
+        s INTEGER NOT NULL,
+        found_by TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        repaired INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (table_schema, table_name, key)
+    )",
+    // The chunks of the load that were read back and compared.
+    "CREATE TABLE IF NOT EXISTS load_proof (
+        table_schema TEXT NOT NULL,
+        table_name TEXT NOT NULL,
+        stripe INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        rows INTEGER NOT NULL,
+        PRIMARY KEY (table_schema, table_name, stripe, seq)
+    )",
+    // The batches of the feed, newest kept.
+    "CREATE TABLE IF NOT EXISTS batch (
+        w INTEGER PRIMARY KEY,
+        s INTEGER NOT NULL,
+        from_w INTEGER NOT NULL,
+        changes INTEGER NOT NULL,
+        keys INTEGER NOT NULL,
+        differences INTEGER NOT NULL,
+        verdict TEXT NOT NULL,
+        at_ms INTEGER NOT NULL
+    )",
+    "CREATE INDEX IF NOT EXISTS difference_by_table ON difference (table_schema, table_name, id)",
+];

@@ -1,0 +1,248 @@
+//! The proofs of tables and of the chunks of the load.
+
+use super::{FoundBy, Journal, failure, from_json, json, now_ms, ts_from_db, ts_to_db};
+use crate::chunk::Chunk;
+use crate::error::Result;
+use crate::fence::Fence;
+use crate::proof::{Counts, How, Reason, Verdict};
+use crate::schema::{Table, TableName};
+use serde::Serialize;
+use sqlx::Row;
+
+/// What is known of a table.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableRow {
+    /// The table.
+    #[serde(flatten)]
+    pub name: TableName,
+    /// The verdict now: the last whole read, carried on by the batches proven since.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// What the last whole read counted.
+    pub counts: Counts,
+    /// The digest of the source in the last whole read.
+    pub digest: String,
+    /// What gave the last whole read: `load` or `check`.
+    pub found_by: String,
+    /// When, in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// Rows that are known to differ.
+    pub differences: u64,
+    /// Whether any of them was repaired and waits to be read again.
+    pub repaired: u64,
+}
+
+impl Journal {
+    /// Keeps the verdict of a whole read of a table, and the definition by which it was read.
+    pub async fn set_table(
+        &self,
+        table: &Table,
+        found_by: FoundBy,
+        verdict: &Verdict,
+        counts: Counts,
+        digest: &str,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT OR REPLACE INTO table_proof
+             (table_schema, table_name, verdict, counts, digest, found_by, at_ms, model)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&table.name.schema)
+        .bind(&table.name.table)
+        .bind(json(verdict))
+        .bind(json(&counts))
+        .bind(digest)
+        .bind(found_by.as_str())
+        .bind(now_ms())
+        .bind(json(table))
+        .execute(&self.pool)
+        .await
+        .map_err(failure)?;
+        Ok(())
+    }
+
+    /// Withdraws a table's verdict: something happened that was not proven.
+    pub async fn withdraw(&self, table: &TableName, reason: Reason, detail: &str) -> Result<()> {
+        sqlx::query(
+            "UPDATE table_proof SET verdict = ?, at_ms = ?
+             WHERE table_schema = ? AND table_name = ?",
+        )
+        .bind(json(&Verdict::unproven(reason, detail)))
+        .bind(now_ms())
+        .bind(&table.schema)
+        .bind(&table.table)
+        .execute(&self.pool)
+        .await
+        .map_err(failure)?;
+        Ok(())
+    }
+
+    /// Forgets tables that are no longer in scope.
+    pub async fn forget_tables_but(&self, names: &[TableName]) -> Result<()> {
+        for row in self.tables().await? {
+            if !names.contains(&row.name) {
+                for table in ["table_proof", "difference", "load_proof"] {
+                    let sql =
+                        format!("DELETE FROM {table} WHERE table_schema = ? AND table_name = ?");
+                    sqlx::query(sqlx::AssertSqlSafe(sql))
+                        .bind(&row.name.schema)
+                        .bind(&row.name.table)
+                        .execute(&self.pool)
+                        .await
+                        .map_err(failure)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the definition by which a table was last read.
+    pub async fn table_model(&self, name: &TableName) -> Result<Option<Table>> {
+        let model: Option<String> = sqlx::query_scalar(
+            "SELECT model FROM table_proof WHERE table_schema = ? AND table_name = ?",
+        )
+        .bind(&name.schema)
+        .bind(&name.table)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failure)?;
+        model.map(|model| from_json(&model)).transpose()
+    }
+
+    /// Returns what is known of every table.
+    pub async fn tables(&self) -> Result<Vec<TableRow>> {
+        let proven = self.status().await?.proven;
+        let rows = sqlx::query(
+            "SELECT t.*,
+               (SELECT count(*) FROM difference d WHERE d.table_schema = t.table_schema
+                  AND d.table_name = t.table_name) AS differences,
+               (SELECT count(*) FROM difference d WHERE d.table_schema = t.table_schema
+                  AND d.table_name = t.table_name AND d.repaired = 1) AS repaired,
+               (SELECT max(w) FROM difference d WHERE d.table_schema = t.table_schema
+                  AND d.table_name = t.table_name) AS different_w,
+               (SELECT max(s) FROM difference d WHERE d.table_schema = t.table_schema
+                  AND d.table_name = t.table_name) AS different_s
+             FROM table_proof t ORDER BY t.table_schema, t.table_name",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failure)?;
+        rows.iter().map(|row| table_of(row, proven)).collect()
+    }
+
+    /// Notes that a chunk of the load was read back equal.
+    pub async fn add_load_proof(
+        &self,
+        table: &TableName,
+        stripe: u32,
+        chunk: &Chunk,
+        rows: u64,
+    ) -> Result<()> {
+        sqlx::query("INSERT OR REPLACE INTO load_proof VALUES (?, ?, ?, ?, ?)")
+            .bind(&table.schema)
+            .bind(&table.table)
+            .bind(stripe)
+            .bind(chunk.seq)
+            .bind(ts_to_db(rows))
+            .execute(&self.pool)
+            .await
+            .map_err(failure)?;
+        Ok(())
+    }
+
+    /// Tells whether a chunk of the load was read back equal, in this run or an earlier one.
+    pub async fn has_load_proof(&self, table: &TableName, stripe: u32, seq: u32) -> Result<bool> {
+        let found: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM load_proof
+             WHERE table_schema = ? AND table_name = ? AND stripe = ? AND seq = ?",
+        )
+        .bind(&table.schema)
+        .bind(&table.table)
+        .bind(stripe)
+        .bind(seq)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failure)?;
+        Ok(found.is_some())
+    }
+}
+
+fn table_of(row: &sqlx::sqlite::SqliteRow, proven: Option<Fence>) -> Result<TableRow> {
+    let read: Verdict = from_json(row.get("verdict"))?;
+    let differences = ts_from_db(row.get("differences"));
+    let repaired = ts_from_db(row.get("repaired"));
+    let seen = (row.get::<Option<i64>, _>("different_w"), row.get::<Option<i64>, _>("different_s"));
+    let seen = match seen {
+        (Some(w), Some(s)) => Some(Fence { w: ts_from_db(w), s: ts_from_db(s) }),
+        _ => None,
+    };
+    Ok(TableRow {
+        name: TableName::new(
+            row.get::<String, _>("table_schema"),
+            row.get::<String, _>("table_name"),
+        ),
+        verdict: verdict_now(read, proven, differences, repaired, seen),
+        counts: from_json(row.get("counts"))?,
+        digest: row.get("digest"),
+        found_by: row.get("found_by"),
+        at_ms: row.get("at_ms"),
+        differences,
+        repaired,
+    })
+}
+
+/// Returns what may be said of a table now, from its last whole read and what came since.
+fn verdict_now(
+    read: Verdict,
+    proven: Option<Fence>,
+    differences: u64,
+    repaired: u64,
+    seen: Option<Fence>,
+) -> Verdict {
+    match (read, seen) {
+        (Verdict::Unproven { reason, detail }, None) => Verdict::Unproven { reason, detail },
+        (_, Some(fence)) if repaired < differences => {
+            Verdict::Different { fence, rows: differences - repaired }
+        }
+        // INV-5: what was repaired is unproven until a later fence reads it.
+        (_, Some(_)) => {
+            Verdict::unproven(Reason::NotRead, "repaired, and not read again since")
+        }
+        (Verdict::Equal { fence, how: How::Read }, None) => match proven {
+            Some(proven) if proven.w > fence.w => {
+                Verdict::Equal { fence: proven, how: How::Carried }
+            }
+            _ => Verdict::Equal { fence, how: How::Read },
+        },
+        (Verdict::Different { .. }, None) => Verdict::unproven(
+            Reason::NotRead,
+            "every row that differed has been read equal since; check reads the whole table",
+        ),
+        (equal, None) => equal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Fence = Fence { w: 1, s: 1 };
+    const NEW: Fence = Fence { w: 2, s: 2 };
+
+    #[test]
+    fn inv_2_a_read_is_carried_on_by_proven_batches_only() {
+        let read = Verdict::Equal { fence: OLD, how: How::Read };
+        assert_eq!(verdict_now(read.clone(), None, 0, 0, None), read);
+        let carried = Verdict::Equal { fence: NEW, how: How::Carried };
+        assert_eq!(verdict_now(read, Some(NEW), 0, 0, None), carried);
+        let unproven = Verdict::unproven(Reason::Ddl, "stopped");
+        assert_eq!(verdict_now(unproven.clone(), Some(NEW), 0, 0, None), unproven);
+    }
+
+    #[test]
+    fn inv_5_a_repaired_row_is_unproven_until_it_is_read() {
+        let different = Verdict::Different { fence: OLD, rows: 2 };
+        let word = |repaired| verdict_now(different.clone(), Some(NEW), 2, repaired, Some(OLD)).word();
+        assert_eq!((word(0), word(1), word(2)), ("different", "different", "unproven"));
+    }
+}

@@ -1,0 +1,318 @@
+//! The task file: TOML in which an unknown key is an error.
+
+use super::Scope;
+use crate::error::{Error, ErrorKind, Result};
+use secrecy::SecretString;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// A task that was read and found valid.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The name that tells tasks on one target apart.
+    pub name: String,
+    /// The TiDB that is migrated.
+    pub source: Endpoint,
+    /// The OceanBase tenant that is written.
+    pub target: Endpoint,
+    /// The change feed; without one there is no incremental sync.
+    pub feed: Option<FeedTask>,
+    /// Which tables take part.
+    pub scope: Scope,
+    /// The directory of the journal and of the digest key.
+    pub state_dir: PathBuf,
+    /// The address of the web endpoint, which is always a loopback address.
+    pub listen: SocketAddr,
+    /// How many connections to each side work at once.
+    pub workers: usize,
+}
+
+/// How to reach a database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// The host's name or address.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// The user; for OceanBase behind a proxy `user@tenant#cluster`.
+    pub user: String,
+    #[serde(default)]
+    password_env: Option<String>,
+    #[serde(default)]
+    password_file: Option<PathBuf>,
+    /// TLS, if it is wanted.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+}
+
+/// TLS to a database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate of the authority that must have signed the server's.
+    pub ca: PathBuf,
+}
+
+/// The change feed in Kafka.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedTask {
+    /// The brokers, `host:port`, joined by commas.
+    pub brokers: String,
+    /// The topics; exactly one for now.
+    pub topics: Vec<String>,
+    /// The protocol; `open-protocol` is the only one for now.
+    #[serde(default = "open_protocol")]
+    pub protocol: String,
+    /// Further settings, named as librdkafka names them, for example `security.protocol`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskFile {
+    #[serde(default = "default_name")]
+    name: String,
+    source: Endpoint,
+    target: Endpoint,
+    feed: Option<FeedTask>,
+    tables: TablesFile,
+    #[serde(default)]
+    state: StateFile,
+    #[serde(default)]
+    web: WebFile,
+    #[serde(default)]
+    load: LoadFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TablesFile {
+    include: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateFile {
+    dir: PathBuf,
+}
+
+impl Default for StateFile {
+    fn default() -> Self {
+        StateFile { dir: PathBuf::from("rowproof-state") }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WebFile {
+    listen: SocketAddr,
+}
+
+impl Default for WebFile {
+    fn default() -> Self {
+        WebFile { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadFile {
+    workers: usize,
+}
+
+impl Default for LoadFile {
+    /// Four connections keep both servers busy and leave them room for others.
+    fn default() -> Self {
+        LoadFile { workers: 4 }
+    }
+}
+
+/// The most connections to a side that a task may ask for.
+const WORKERS_MAX: usize = 64;
+
+fn default_name() -> String {
+    "rowproof".to_owned()
+}
+
+fn open_protocol() -> String {
+    "open-protocol".to_owned()
+}
+
+impl Task {
+    /// Reads a task file.
+    ///
+    /// # Errors
+    /// If it cannot be read, holds an unknown key or a wrong value; the message names it.
+    pub fn read(path: &Path) -> Result<Task> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            usage(format!("cannot read the task file {}: {error}", path.display()))
+                .advise("name the file with -c task.toml; the README shows a short one")
+        })?;
+        Task::parse(&text).map_err(|error| error.at(path.display()))
+    }
+
+    /// Reads a task from its text.
+    ///
+    /// # Errors
+    /// If it holds an unknown key or a wrong value; the message names it.
+    pub fn parse(text: &str) -> Result<Task> {
+        let file: TaskFile = toml::from_str(text).map_err(|error| {
+            // The error's whole text would quote the line; a password may stand there by mistake.
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            usage(format!("line {line}: {}", without_values(error.message())))
+        })?;
+        file.validate()
+    }
+}
+
+impl TaskFile {
+    fn validate(self) -> Result<Task> {
+        let simple = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(simple) {
+            return Err(usage("name must be 1 to 64 letters, digits, '-' or '_'"));
+        }
+        if !is_loopback(self.web.listen.ip()) {
+            return Err(usage(format!("[web] listen = \"{}\" is not loopback", self.web.listen))
+                .advise(
+                    "the page shows row values and has no login yet: listen on 127.0.0.1 and \
+                     reach it through an SSH tunnel",
+                ));
+        }
+        if !(1..=WORKERS_MAX).contains(&self.load.workers) {
+            return Err(usage(format!("[load] workers must be from 1 to {WORKERS_MAX}")));
+        }
+        if let Some(feed) = &self.feed {
+            feed.validate()?;
+        }
+        Ok(Task {
+            name: self.name,
+            source: self.source.validate("source")?,
+            target: self.target.validate("target")?,
+            feed: self.feed,
+            scope: Scope::new(&self.tables.include, &self.tables.exclude)?,
+            state_dir: self.state.dir,
+            listen: self.web.listen,
+            workers: self.load.workers,
+        })
+    }
+}
+
+impl FeedTask {
+    /// Returns the topic.
+    pub fn topic(&self) -> &str {
+        self.topics.first().map_or("", String::as_str)
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.protocol != open_protocol() {
+            return Err(usage(format!("[feed] protocol {:?} is not known", self.protocol))
+                .advise("use open-protocol, also in the changefeed's sink URI"));
+        }
+        if self.topics.len() != 1 {
+            return Err(usage("[feed] topics must name exactly one topic"));
+        }
+        Ok(())
+    }
+}
+
+impl Endpoint {
+    fn validate(self, side: &str) -> Result<Self> {
+        if self.password_env.is_some() && self.password_file.is_some() {
+            return Err(usage(format!("[{side}] has both password_env and password_file")));
+        }
+        self.password().map_err(|error| error.at(format!("[{side}]")))?;
+        Ok(self)
+    }
+
+    /// Reads the password anew, so that a changed file is seen on the next connection.
+    ///
+    /// # Errors
+    /// If the variable is not set or the file cannot be read.
+    pub fn password(&self) -> Result<Option<SecretString>> {
+        if let Some(name) = &self.password_env {
+            let password = std::env::var(name)
+                .map_err(|_| usage(format!("password_env: the variable {name} is not set")))?;
+            return Ok(Some(password.into()));
+        }
+        let Some(path) = &self.password_file else {
+            return Ok(None);
+        };
+        let password = std::fs::read_to_string(path).map_err(|error| {
+            usage(format!("password_file: cannot read {}: {error}", path.display()))
+        })?;
+        Ok(Some(password.trim_end_matches(['\r', '\n']).into()))
+    }
+}
+
+/// Cuts out the strings that were read: serde quotes a wrong value as `string "..."` (INV-7).
+fn without_values(message: &str) -> String {
+    match message.split_once("string \"") {
+        Some((before, after)) => {
+            let end = after.rfind("\", ").map_or(after.len(), |at| at + 1);
+            format!("{before}a string{}", &after[end..])
+        }
+        None => message.to_owned(),
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.is_loopback()
+}
+
+fn usage(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Usage, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: &str = r#"
+        [source]
+        host = "127.0.0.1"
+        port = 4000
+        user = "root"
+        [target]
+        host = "127.0.0.1"
+        port = 2881
+        user = "root@tenant#cluster"
+        [tables]
+        include = ["shop.*"]
+    "#;
+
+    #[test]
+    fn a_short_file_is_enough() {
+        let task = Task::parse(SHORT).expect("a valid task");
+        assert_eq!(task.target.user, "root@tenant#cluster");
+        assert_eq!(task.listen.to_string(), "127.0.0.1:8080");
+        assert!(task.feed.is_none());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = Task::parse(&format!("{SHORT}\nexlude = []")).expect_err("a typing error");
+        assert!(error.message().contains("exlude"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn the_page_is_not_shown_beyond_this_machine() {
+        let text = format!("{SHORT}\n[web]\nlisten = \"0.0.0.0:8080\"");
+        let error = Task::parse(&text).expect_err("not loopback");
+        assert!(error.message().contains("not loopback"), "{error}");
+    }
+
+    #[test]
+    fn inv_7_a_password_in_the_wrong_place_is_not_repeated() {
+        let text = SHORT.replace("port = 4000", "port = \"hunter2\"");
+        let error = Task::parse(&text).expect_err("a port is a number");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
