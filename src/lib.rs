@@ -4,7 +4,9 @@
 //! ARCHITECTURE.md follows a row through these modules.
 
 pub mod apply;
+pub mod broker;
 pub mod chunk;
+pub mod database;
 pub mod engine;
 mod error;
 pub mod feed;

@@ -1,0 +1,188 @@
+//! Tables as `information_schema` lists them.
+
+use super::{Server, Session};
+use crate::error::Result;
+use crate::schema::{RawColumn, RawIndexPart, RawTable, Table, TableName};
+use crate::task::Scope;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything in scope on one side: tables with their definition, and what is no table.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// Views, sequences and tables that cannot be understood, each with what is wrong.
+    pub others: Vec<(TableName, String)>,
+}
+
+impl Catalog {
+    /// Lists what is in scope. A TiDB session lists what was there at its snapshot.
+    pub async fn read(session: &mut Session, scope: &Scope) -> Result<Catalog> {
+        let mut raw = raw_tables(session).await?;
+        raw.retain(|table| scope.contains(&table.name));
+        let mut columns = raw_columns(session).await?;
+        let mut parts = raw_index_parts(session).await?;
+        let special = special(session).await?;
+        let mut catalog = Catalog::default();
+        for mut table in raw {
+            let name = table.name.clone();
+            if table.table_type != "BASE TABLE" {
+                let what = format!("it is a {}", table.table_type.to_lowercase());
+                catalog.others.push((name, what));
+                continue;
+            }
+            table.special.extend(special.get(&name).cloned().unwrap_or_default());
+            let columns = columns.remove(&name).unwrap_or_default();
+            let parts = parts.remove(&name).unwrap_or_default();
+            match Table::build(table, columns, parts) {
+                Ok(table) => catalog.tables.push(table),
+                Err(error) => catalog.others.push((name, error.message().to_owned())),
+            }
+        }
+        catalog.tables.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(catalog)
+    }
+
+    /// Finds a table whatever the case of its name: OceanBase stores names in lower case.
+    pub fn find(&self, name: &TableName) -> Option<&Table> {
+        self.tables.iter().find(|table| {
+            table.name.schema.eq_ignore_ascii_case(&name.schema)
+                && table.name.table.eq_ignore_ascii_case(&name.table)
+        })
+    }
+}
+
+/// Returns the collations that a server knows.
+pub async fn collations(session: &mut Session) -> Result<BTreeSet<String>> {
+    let rows = session.texts("SELECT COLLATION_NAME FROM information_schema.COLLATIONS").await?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
+/// The schemas that no query needs to return.
+const NOT_SYSTEM: &str = "TABLE_SCHEMA NOT IN ('information_schema', 'metrics_schema', \
+                          'performance_schema', 'mysql', 'sys', 'oceanbase', 'INFORMATION_SCHEMA', \
+                          'METRICS_SCHEMA', 'PERFORMANCE_SCHEMA')";
+
+async fn raw_tables(session: &mut Session) -> Result<Vec<RawTable>> {
+    let sharding = match session.server() {
+        Server::TiDb => "TIDB_ROW_ID_SHARDING_INFO",
+        Server::OceanBase => "NULL",
+    };
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, TABLE_COLLATION, TABLE_COMMENT, TABLE_ROWS, \
+         AVG_ROW_LENGTH, CREATE_OPTIONS, {sharding} FROM information_schema.TABLES \
+         WHERE {NOT_SYSTEM}"
+    );
+    let rows = session.texts(sql).await?;
+    Ok(rows.into_iter().map(raw_table).collect())
+}
+
+fn raw_table(row: Vec<Option<String>>) -> RawTable {
+    let mut cells = row.into_iter();
+    let mut next = || cells.next().flatten();
+    let name = TableName::new(next().unwrap_or_default(), next().unwrap_or_default());
+    let mut table = RawTable {
+        name,
+        table_type: next().unwrap_or_default(),
+        collation: next(),
+        comment: next().unwrap_or_default(),
+        rows_estimate: next().and_then(|rows| rows.parse().ok()).unwrap_or(0),
+        row_bytes_estimate: next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0),
+        special: Vec::new(),
+    };
+    if next().is_some_and(|options| options.to_lowercase().contains("partitioned")) {
+        table.special.push("it is partitioned".to_owned());
+    }
+    if next().is_some_and(|sharding| sharding.contains("AUTO_RANDOM")) {
+        table.special.push("its key is AUTO_RANDOM".to_owned());
+    }
+    table
+}
+
+async fn raw_columns(session: &mut Session) -> Result<BTreeMap<TableName, Vec<RawColumn>>> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, ORDINAL_POSITION, COLUMN_DEFAULT, \
+         IS_NULLABLE, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, EXTRA, \
+         COLUMN_COMMENT, GENERATION_EXPRESSION FROM information_schema.COLUMNS WHERE {NOT_SYSTEM}"
+    );
+    let mut columns: BTreeMap<TableName, Vec<RawColumn>> = BTreeMap::new();
+    for row in session.texts(sql).await? {
+        let mut cells = row.into_iter();
+        let mut next = || cells.next().flatten();
+        let name = TableName::new(next().unwrap_or_default(), next().unwrap_or_default());
+        columns.entry(name).or_default().push(RawColumn {
+            name: next().unwrap_or_default(),
+            ordinal: next().and_then(|place| place.parse().ok()).unwrap_or(0),
+            default: next(),
+            nullable: next().is_some_and(|word| word == "YES"),
+            data_type: next().unwrap_or_default(),
+            column_type: next().unwrap_or_default(),
+            charset: next(),
+            collation: next(),
+            extra: next().unwrap_or_default(),
+            comment: next().unwrap_or_default(),
+            generation: next().unwrap_or_default(),
+        });
+    }
+    Ok(columns)
+}
+
+async fn raw_index_parts(session: &mut Session) -> Result<BTreeMap<TableName, Vec<RawIndexPart>>> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, NON_UNIQUE, SEQ_IN_INDEX, COLUMN_NAME, \
+         SUB_PART FROM information_schema.STATISTICS WHERE {NOT_SYSTEM}"
+    );
+    let mut parts: BTreeMap<TableName, Vec<RawIndexPart>> = BTreeMap::new();
+    for row in session.texts(sql).await? {
+        let mut cells = row.into_iter();
+        let mut next = || cells.next().flatten();
+        let name = TableName::new(next().unwrap_or_default(), next().unwrap_or_default());
+        parts.entry(name).or_default().push(RawIndexPart {
+            index: next().unwrap_or_default(),
+            unique: next().is_some_and(|non_unique| non_unique == "0"),
+            place: next().and_then(|place| place.parse().ok()).unwrap_or(0),
+            column: next(),
+            prefix: next().and_then(|length| length.parse().ok()),
+        });
+    }
+    Ok(parts)
+}
+
+/// Finds what stands beside columns and indexes and is not carried yet.
+async fn special(session: &mut Session) -> Result<BTreeMap<TableName, Vec<String>>> {
+    if session.server() != Server::TiDb {
+        return Ok(BTreeMap::new());
+    }
+    let queries = [
+        (
+            "it has a foreign key",
+            format!(
+                "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \
+                 WHERE REFERENCED_TABLE_NAME IS NOT NULL AND {NOT_SYSTEM}"
+            ),
+        ),
+        (
+            "it has a CHECK constraint",
+            "SELECT DISTINCT CONSTRAINT_SCHEMA, TABLE_NAME \
+             FROM information_schema.TIDB_CHECK_CONSTRAINTS"
+                .to_owned(),
+        ),
+        (
+            "it has an index on an expression",
+            format!(
+                "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.STATISTICS \
+                 WHERE EXPRESSION IS NOT NULL AND {NOT_SYSTEM}"
+            ),
+        ),
+    ];
+    let mut special: BTreeMap<TableName, Vec<String>> = BTreeMap::new();
+    for (what, sql) in queries {
+        for row in session.texts(sql).await? {
+            if let [Some(schema), Some(table)] = row.as_slice() {
+                let found = special.entry(TableName::new(schema, table)).or_default();
+                found.push(what.to_owned());
+            }
+        }
+    }
+    Ok(special)
+}

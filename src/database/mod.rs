@@ -1,0 +1,20 @@
+//! The databases: sessions, scans, catalogs and rowproof's own record, over sqlx.
+//!
+//! Source and target are roles; TiDB and OceanBase are servers. Everything is read and written in
+//! the text protocol, because the binary one loses zero dates in sqlx and OceanBase may refuse to
+//! prepare statements.
+
+mod catalog;
+mod failure;
+mod oceanbase;
+mod record;
+mod scan;
+mod session;
+mod tidb;
+
+pub use catalog::{Catalog, collations};
+pub use oceanbase::{newest_fence, undo_retention_s};
+pub use record::{Holder, LoadedChunk, Record, TaskRow};
+pub use scan::{ScanRequest, column_expressions, scan_sql};
+pub use session::{Server, Session};
+pub use tidb::{current_ts, gc_life_time, is_closed, key_bounds};

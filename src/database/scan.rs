@@ -1,0 +1,67 @@
+//! The queries that read rows, in a form in which both servers' texts are lossless.
+
+use crate::chunk::Range;
+use crate::fence::Scn;
+use crate::row::Kind;
+use crate::schema::{Table, quote};
+
+/// What to read of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanRequest<'a> {
+    /// The condition on the rows; none reads all.
+    pub condition: Option<&'a str>,
+    /// The most rows to read.
+    pub limit: Option<usize>,
+    /// The snapshot of an OceanBase read. TiDB's is set on the session.
+    pub snapshot: Option<Scn>,
+}
+
+impl<'a> ScanRequest<'a> {
+    /// Reads the rows that fulfil a condition, as they are now or as the session says.
+    pub fn of(condition: Option<&'a str>) -> Self {
+        ScanRequest { condition, limit: None, snapshot: None }
+    }
+}
+
+/// Returns the expressions that read the columns in layout order.
+///
+/// FLOAT is widened, because OceanBase prints it with six digits; `* 1e0` keeps the sign of zero,
+/// which `+ 0e0` would not. BIT is read as a number.
+pub fn column_expressions(table: &Table) -> String {
+    let expressions: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| match column.kind {
+            Kind::Float => format!("{} * 1e0", quote(&column.name)),
+            Kind::Bit => format!("{} + 0", quote(&column.name)),
+            _ => quote(&column.name),
+        })
+        .collect();
+    expressions.join(", ")
+}
+
+/// Returns the query that reads rows of a table in the order of its key.
+pub fn scan_sql(table: &Table, request: ScanRequest<'_>) -> String {
+    let mut sql = format!("SELECT {} FROM {}", column_expressions(table), table.name.sql());
+    if let Some(snapshot) = request.snapshot {
+        sql.push_str(&format!(" AS OF SNAPSHOT {snapshot}"));
+    }
+    if let Some(condition) = request.condition {
+        sql.push_str(" WHERE ");
+        sql.push_str(condition);
+    }
+    let key: Vec<String> = table.key().iter().map(|column| quote(&column.name)).collect();
+    sql.push_str(&format!(" ORDER BY {}", key.join(", ")));
+    if let Some(limit) = request.limit {
+        sql.push_str(&format!(" LIMIT {limit}"));
+    }
+    sql
+}
+
+impl Range {
+    /// Returns the query that reads this range of a table.
+    pub fn scan_sql(&self, table: &Table, limit: Option<usize>, snapshot: Option<Scn>) -> String {
+        let condition = self.condition(table);
+        scan_sql(table, ScanRequest { condition: condition.as_deref(), limit, snapshot })
+    }
+}

@@ -1,0 +1,215 @@
+//! One connection with rowproof's settings, asserted.
+
+use super::failure::failure;
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::CommitTs;
+use crate::row::Rows;
+use crate::task::Endpoint;
+use futures_util::TryStreamExt;
+use secrecy::ExposeSecret;
+use sqlx::error::UnexpectedNullError;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+
+/// Which kind of server a session talks to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Server {
+    /// A TiDB.
+    TiDb,
+    /// An OceanBase MySQL tenant.
+    OceanBase,
+}
+
+impl Server {
+    fn name(self) -> &'static str {
+        match self {
+            Server::TiDb => "TiDB",
+            Server::OceanBase => "OceanBase",
+        }
+    }
+
+    /// The settings of every session (INV-10), each as name and value.
+    ///
+    /// `sql_mode` without a strict mode lets zero dates and the error values of ENUM in as they
+    /// are; what a value became is read back, so that nothing is changed unseen.
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Server::TiDb => &[
+                ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO'"),
+                ("time_zone", "'+00:00'"),
+            ],
+            Server::OceanBase => &[
+                ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO'"),
+                ("time_zone", "'+00:00'"),
+                ("foreign_key_checks", "0"),
+                // In microseconds: a statement or transaction of ours may take hours.
+                ("ob_query_timeout", "36000000000"),
+                ("ob_trx_timeout", "36000000000"),
+            ],
+        }
+    }
+}
+
+/// A connection to a server.
+///
+/// A session is used by one task at a time and is closed, never handed on, when a statement on it
+/// failed or was abandoned: an abandoned read may leave half a packet in it.
+#[derive(Debug)]
+pub struct Session {
+    connection: MySqlConnection,
+    server: Server,
+    label: String,
+    snapshot: Option<CommitTs>,
+}
+
+impl Session {
+    /// Connects, sets what every session of rowproof has, reads it back and asserts it.
+    ///
+    /// # Errors
+    /// If the server cannot be reached, refuses the user or does not take a setting.
+    pub async fn connect(endpoint: &Endpoint, server: Server) -> Result<Session> {
+        let label = format!("{} at {}:{}", server.name(), endpoint.host, endpoint.port);
+        let mut options = MySqlConnectOptions::new()
+            .host(&endpoint.host)
+            .port(endpoint.port)
+            .username(&endpoint.user)
+            .ssl_mode(MySqlSslMode::Preferred)
+            // OceanBase's grammar has no NAMES in a SET of several variables, which is what sqlx
+            // would send; all four are set one by one below.
+            .pipes_as_concat(false)
+            .no_engine_substitution(false)
+            .timezone(None)
+            .set_names(false)
+            // A slow statement would be logged with its literals (INV-7).
+            .disable_statement_logging();
+        if let Some(password) = endpoint.password()? {
+            options = options.password(password.expose_secret());
+        }
+        if let Some(tls) = &endpoint.tls {
+            options = options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca(&tls.ca);
+        }
+        let connection = options.connect().await.map_err(|error| connect_failure(&label, &error))?;
+        let mut session = Session { connection, server, label, snapshot: None };
+        session.apply_settings().await?;
+        Ok(session)
+    }
+
+    /// Returns the server's kind.
+    pub fn server(&self) -> Server {
+        self.server
+    }
+
+    /// Runs a statement and returns how many rows it found or changed.
+    ///
+    /// The count is of rows found: an update to the same value counts.
+    pub async fn execute(&mut self, sql: impl Into<String>) -> Result<u64> {
+        let query = sqlx::raw_sql(AssertSqlSafe(sql.into()));
+        let result = query.execute(&mut self.connection).await;
+        result.map(|done| done.rows_affected()).map_err(|error| failure(&self.label, &error))
+    }
+
+    /// Reads the rows of a query into `rows`, cell by cell as the server's text.
+    ///
+    /// The first column must be small: sqlx 0.9 takes a row whose first cell is 16 MiB or longer
+    /// for the end of the result. Tables are read in layout order, so it is a column of the key.
+    pub async fn scan(&mut self, sql: impl Into<String>, rows: &mut Rows) -> Result<()> {
+        let label = &self.label;
+        let mut stream = sqlx::raw_sql(AssertSqlSafe(sql.into())).fetch(&mut self.connection);
+        while let Some(row) = stream.try_next().await.map_err(|error| failure(label, &error))? {
+            for column in 0..row.len() {
+                rows.push_cell(cell(&row, column).map_err(|error| failure(label, &error))?);
+            }
+            rows.end_row();
+        }
+        Ok(())
+    }
+
+    /// Reads a small result as texts.
+    pub async fn texts(&mut self, sql: impl Into<String>) -> Result<Vec<Vec<Option<String>>>> {
+        let mut rows = Rows::new();
+        self.scan(sql, &mut rows).await?;
+        let text = |cell: &[u8]| String::from_utf8_lossy(cell).into_owned();
+        Ok((0..rows.len()).map(|row| rows.cells(row).map(|cell| cell.map(text)).collect()).collect())
+    }
+
+    /// Reads the first cell of a result, if there is a row and the cell is not NULL.
+    pub async fn text(&mut self, sql: impl Into<String>) -> Result<Option<String>> {
+        let rows = self.texts(sql).await?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten())
+    }
+
+    /// Reads the first cell of a result as a number.
+    pub async fn number<N: std::str::FromStr>(&mut self, sql: impl Into<String>) -> Result<N> {
+        let text = self.text(sql).await?;
+        text.and_then(|text| text.parse().ok()).ok_or_else(|| {
+            Error::new(ErrorKind::Rejected, format!("{}: no number where one was due", self.label))
+        })
+    }
+
+    /// Makes all reads of a TiDB session see the data as of a timestamp.
+    ///
+    /// # Errors
+    /// With [`ErrorKind::Expired`] if the timestamp is behind the GC safe point.
+    pub async fn set_snapshot(&mut self, ts: Option<CommitTs>) -> Result<()> {
+        if self.snapshot != ts {
+            let value = ts.map_or_else(String::new, |ts| ts.to_string());
+            self.execute(format!("SET @@tidb_snapshot = '{value}'")).await?;
+            self.snapshot = ts;
+        }
+        Ok(())
+    }
+
+    async fn apply_settings(&mut self) -> Result<()> {
+        self.execute("SET NAMES utf8mb4").await?;
+        for (name, value) in self.server.settings() {
+            self.execute(format!("SET SESSION {name} = {value}")).await?;
+        }
+        self.assert_settings().await
+    }
+
+    /// Reads the settings back: a proxy or an init_connect may have changed them.
+    async fn assert_settings(&mut self) -> Result<()> {
+        let charset = ("character_set_results", "'utf8mb4'");
+        for (name, wanted) in self.server.settings().iter().chain([&charset]) {
+            let found = self.text(format!("SELECT @@SESSION.{name}")).await?.unwrap_or_default();
+            if found != wanted.trim_matches('\'') {
+                return Err(Error::new(
+                    ErrorKind::Refused,
+                    format!("{}: the session setting {name} does not stay {wanted}", self.label),
+                )
+                .advise("look for init_connect on the server, or a proxy that rewrites sessions"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns a cell of a row, or none for NULL.
+///
+/// It asks for the bytes themselves and not for an `Option`, which sqlx would make none also where
+/// a value cannot be shown, a zero date for example.
+fn cell(row: &MySqlRow, column: usize) -> std::result::Result<Option<&[u8]>, sqlx::Error> {
+    match row.try_get_unchecked::<&[u8], usize>(column) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(sqlx::Error::ColumnDecode { source, .. }) if source.is::<UnexpectedNullError>() => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn connect_failure(label: &str, error: &sqlx::Error) -> Error {
+    let error = failure(label, error);
+    if error.kind() == ErrorKind::Transient {
+        return Error::new(ErrorKind::Unavailable, error.message())
+            .advise("check host and port in the task file and that the server runs");
+    }
+    error
+}
+
+impl Session {
+    /// Says goodbye to the server; a session that is merely dropped closes its socket only.
+    pub async fn close(self) {
+        let _ = self.connection.close().await;
+    }
+}
