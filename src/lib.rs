@@ -7,14 +7,18 @@ pub mod apply;
 pub mod broker;
 pub mod chunk;
 pub mod database;
+pub mod driver;
 pub mod engine;
 mod error;
 pub mod feed;
 pub mod fence;
 pub mod journal;
 pub mod proof;
+pub mod repair;
+pub mod report;
 pub mod row;
 pub mod schema;
 pub mod task;
+pub mod web;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,2 +1,32 @@
-//! x
-fn main(){}
+//! The `rowproof` program.
+
+mod cli;
+
+use clap::Parser;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    let filter = EnvFilter::try_from_env("ROWPROOF_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("rowproof: {error}");
+            let kind = error.downcast_ref::<rowproof::Error>().map(rowproof::Error::kind);
+            ExitCode::from(kind.map_or(70, rowproof::ErrorKind::exit_code))
+        }
+    }
+}
+
+fn run(cli: cli::Cli) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok(runtime.block_on(cli.run())?)
+}

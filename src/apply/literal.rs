@@ -11,10 +11,13 @@ pub fn literal(kind: &Kind, cell: Option<&[u8]>) -> String {
         return "NULL".to_owned();
     };
     match kind {
-        Kind::Integer | Kind::Decimal | Kind::Float | Kind::Double | Kind::Year | Kind::Bit
-            if is_number(bytes) =>
-        {
+        Kind::Integer | Kind::Decimal | Kind::Year | Kind::Bit if is_number(bytes) => {
             String::from_utf8_lossy(bytes).into_owned()
+        }
+        // Without an exponent it would be a decimal, which knows no -0.
+        Kind::Float | Kind::Double if is_number(bytes) => {
+            let exponent = if bytes.iter().any(|byte| b"eE".contains(byte)) { "" } else { "e0" };
+            format!("{}{exponent}", String::from_utf8_lossy(bytes))
         }
         Kind::Binary(_) | Kind::Bytes => {
             if bytes.is_empty() { "''".to_owned() } else { format!("x'{}'", hex(bytes)) }
@@ -64,5 +67,7 @@ mod tests {
         assert_eq!(literal(&Kind::Bytes, None), "NULL");
         assert_eq!(literal(&Kind::Integer, Some(b"-12")), "-12");
         assert_eq!(literal(&Kind::Integer, Some(b"1 OR 1")), "'1 OR 1'");
+        assert_eq!(literal(&Kind::Double, Some(b"-0")), "-0e0");
+        assert_eq!(literal(&Kind::Double, Some(b"1e300")), "1e300");
     }
 }

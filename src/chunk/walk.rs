@@ -5,7 +5,7 @@ use crate::row::Rows;
 use crate::schema::Table;
 
 /// The walk through one stripe: every chunk begins behind the last key of the one before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Walk {
     stripe: Range,
     after: Option<Key>,
@@ -41,6 +41,13 @@ impl Walk {
         self.seq = chunk.seq + 1;
         self.finished = chunk.range.up_to == self.stripe.up_to;
         self.after.clone_from(&chunk.range.up_to);
+    }
+
+    /// Goes back to the beginning of a chunk, to read it again.
+    pub fn rewind_to(&mut self, chunk: &Chunk) {
+        self.seq = chunk.seq;
+        self.finished = false;
+        self.after.clone_from(&chunk.range.after);
     }
 
     /// Returns the range to read next and how many rows to read of it, or nothing at the end.

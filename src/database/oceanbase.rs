@@ -33,8 +33,11 @@ fn fence_of(row: &[Option<String>]) -> Option<(FenceRow, Fence)> {
 /// Returns for how many seconds old snapshots can be read, if the server says so.
 pub async fn undo_retention_s(session: &mut Session) -> Result<Option<u64>> {
     let rows = session.texts("SHOW PARAMETERS LIKE 'undo_retention'").await?;
-    let numbers = rows.iter().flatten().flatten();
-    Ok(numbers.filter_map(|cell| cell.parse().ok()).next_back())
+    Ok(rows.first().and_then(|row| {
+        // The columns before the name differ between editions; after it come type and value.
+        let name = row.iter().position(|cell| cell.as_deref() == Some("undo_retention"))?;
+        row.get(name + 2)?.as_ref()?.parse().ok()
+    }))
 }
 
 impl Session {

@@ -63,10 +63,20 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Starts from the fence row that the target holds.
-    pub fn new(row: &FenceRow, tables: BTreeMap<TableName, Followed>) -> Self {
+    /// Starts behind the newest proven timestamp, with the feed's offsets there, on a target that
+    /// holds this fence row.
+    ///
+    /// What lies between the two was applied before a crash and not yet proven. It is folded again,
+    /// to its last images at the end of the first batch: those are never older than what the target
+    /// holds, because that batch ends at the target's fence or later.
+    pub fn new(
+        proven: CommitTs,
+        offsets: Vec<i64>,
+        row: &FenceRow,
+        tables: BTreeMap<TableName, Followed>,
+    ) -> Self {
         Follow {
-            assembly: Assembly::new(row.w, row.offsets.clone()),
+            assembly: Assembly::new(proven, offsets),
             at_least: row.next_fence_at_least(),
             tables,
             taken: None,
@@ -182,11 +192,14 @@ impl Follow {
     }
 
     /// Tells whether this is the DDL that made a table known: the driver added it with the start of
-    /// this stretch as its base.
+    /// this stretch as its base, or of a stretch that was begun before a crash.
     fn is_its_creation(&self, ddl: &Ddl, from: CommitTs) -> bool {
         self.tables
             .get(&ddl.table)
-            .is_some_and(|followed| followed.base == from && followed.stopped.is_none())
+            .is_some_and(|followed| {
+                let in_stretch = (from..ddl.commit_ts).contains(&followed.base);
+                in_stretch && followed.stopped.is_none()
+            })
     }
 
     /// Stops tables in scope whose rows arrive although no load and no `CREATE TABLE` made them
@@ -230,7 +243,7 @@ mod tests {
         let table = Arc::new(integer_table("s", "t"));
         let followed = Followed { table: Arc::clone(&table), base: 10, stopped: None };
         let row = FenceRow { state: FenceState::Complete, w: 10, next_w: 10, offsets: vec![0] };
-        Follow::new(&row, BTreeMap::from([(table.name.clone(), followed)]))
+        Follow::new(10, vec![0], &row, BTreeMap::from([(table.name.clone(), followed)]))
     }
 
     fn insert(ts: CommitTs, id: u32) -> Message {
@@ -305,7 +318,7 @@ mod tests {
     #[test]
     fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
         let row = FenceRow { state: FenceState::Applying, w: 10, next_w: 40, offsets: vec![0] };
-        let mut follow = Follow::new(&row, follow().tables);
+        let mut follow = Follow::new(10, vec![0], &row, follow().tables);
         follow.on_message(0, 0, Message::Watermark(30));
         assert!(follow.take_stretch(|_| true).is_none());
         follow.on_message(0, 1, Message::Watermark(41));

@@ -107,11 +107,11 @@ impl Journal {
     }
 
     /// Forgets what differed before `fence` in rows that were read equal at it.
-    pub async fn close_differences<'a>(
+    pub async fn close_differences(
         &self,
         table: &TableName,
         fence: Fence,
-        keys: impl IntoIterator<Item = &'a [u8]>,
+        keys: &[&[u8]],
     ) -> Result<()> {
         if self.difference_count(Some(table)).await? == 0 {
             return Ok(());
@@ -124,7 +124,7 @@ impl Journal {
             )
             .bind(&table.schema)
             .bind(&table.table)
-            .bind(key)
+            .bind(*key)
             .bind(ts_to_db(fence.w))
             .execute(&mut *transaction)
             .await
@@ -188,7 +188,7 @@ fn filter(table: Option<&TableName>) -> (Option<&str>, Option<&str>) {
     (table.map(|name| name.schema.as_str()), table.map(|name| name.table.as_str()))
 }
 
-fn difference_of(row: &sqlx::sqlite::SqliteRow) -> Result<DifferenceRow> {
+pub(super) fn difference_of(row: &sqlx::sqlite::SqliteRow) -> Result<DifferenceRow> {
     let kind = match row.get::<&str, _>("kind") {
         "missing" => DifferenceKind::Missing,
         "extra" => DifferenceKind::Extra,

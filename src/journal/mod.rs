@@ -8,10 +8,12 @@ mod difference;
 mod schema;
 mod status;
 mod table;
+mod view;
 
 pub use difference::{DifferenceRow, FoundBy};
 pub use status::{BatchRow, Phase, Progress, Status};
 pub use table::TableRow;
+pub use view::{DifferenceView, KindCounts};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::row::{DigestKey, hex, unhex};

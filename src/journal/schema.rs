@@ -1,7 +1,7 @@
 //! The journal's tables.
 
 /// The statements that make the tables, in order; each is harmless where the table exists.
-pub const STATEMENTS: [&str; 7] = [
+pub const STATEMENTS: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     // One row: what the migration does now, as JSON.
     "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
@@ -42,6 +42,13 @@ pub const STATEMENTS: [&str; 7] = [
         seq INTEGER NOT NULL,
         rows INTEGER NOT NULL,
         PRIMARY KEY (table_schema, table_name, stripe, seq)
+    )",
+    // One row: the newest fence up to which every batch is proven, and where the feed goes on there.
+    "CREATE TABLE IF NOT EXISTS proven (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        w INTEGER NOT NULL,
+        s INTEGER NOT NULL,
+        offsets TEXT NOT NULL
     )",
     // The batches of the feed, newest kept.
     "CREATE TABLE IF NOT EXISTS batch (

@@ -1,0 +1,393 @@
+//! Checking whole tables of a live migration, at fences made after the check began.
+
+use super::chunk_read::{compare_rows, cut, read_chunk};
+use super::link::{Link, Links, Retries};
+use crate::chunk::{Chunk, Range, Walk};
+use crate::database::{Catalog, Record, Session, current_ts, newest_fence};
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::CommitTs;
+use crate::fence::{Fence, FenceState};
+use crate::journal::{FoundBy, Journal};
+use crate::proof::{Counts, Reason, TableProof, Verdict};
+use crate::row::{DigestKey, Rows};
+use crate::schema::{Table, TableName, compare};
+use crate::task::{Scope, Task};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// How long the newest fence may stand still before the check gives up waiting for a later one.
+const FENCE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the fence row is looked at while waiting.
+const FENCE_LOOK: Duration = Duration::from_millis(100);
+
+/// How often a chunk whose snapshots expired is read at a newer fence.
+const REFENCE_TRIES: usize = 3;
+
+/// What a check found of one table.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckedTable {
+    /// The table.
+    #[serde(flatten)]
+    pub name: TableName,
+    /// The verdict and how it was earned.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// The rows that were read and differ.
+    pub counts: Counts,
+    /// The digest of the source's rows, in hexadecimal, and their number.
+    pub digest: String,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckOutcome {
+    /// The fence at which it began; none if there was none.
+    pub fence: Option<Fence>,
+    /// The tables in scope, each with its verdict.
+    pub tables: Vec<CheckedTable>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+impl CheckOutcome {
+    /// Returns the documented exit code: 1 if anything differs, else 2 if anything is unproven,
+    /// else 0. A check of nothing proves nothing.
+    pub fn exit_code(&self) -> u8 {
+        let any = |word: &str| self.tables.iter().any(|table| table.verdict.word() == word);
+        if any("different") {
+            1
+        } else if any("unproven") || self.tables.is_empty() {
+            2
+        } else {
+            0
+        }
+    }
+}
+
+/// What the workers of a check share.
+struct Checking {
+    task: Task,
+    journal: Journal,
+    digest_key: DigestKey,
+    fence: Mutex<Fence>,
+    queue: Mutex<VecDeque<StripeWork>>,
+    proofs: Mutex<BTreeMap<TableName, TableProof>>,
+    bar: ProgressBar,
+}
+
+struct StripeWork {
+    table: Arc<Table>,
+    range: Range,
+}
+
+/// Compares every table in scope, or those that `only` also names, and keeps what it finds.
+///
+/// # Errors
+/// If a side cannot be reached at all. That no fence comes, or that a table cannot be read, is no
+/// error but an unproven table.
+pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
+    let began = Instant::now();
+    let journal = Journal::open(&task.state_dir).await?;
+    let mut links = Links::new(task);
+    let asked = current_ts(links.source.session().await?).await?;
+    let in_scope =
+        |name: &TableName| task.scope.contains(name) && only.is_none_or(|only| only.contains(name));
+    let fence = match wait_for_fence(task, &mut links.target, asked).await? {
+        Ok(fence) => fence,
+        Err(why) => {
+            let catalog = Catalog::read(links.source.session().await?, &task.scope).await?;
+            let verdict = Verdict::unproven(Reason::NoFence, why);
+            let tables = catalog.tables.into_iter().filter(|table| in_scope(&table.name));
+            let tables = tables.map(|table| unread(table.name, verdict.clone())).collect();
+            let seconds = began.elapsed().as_secs_f64();
+            return Ok(CheckOutcome { fence: None, tables, seconds });
+        }
+    };
+    let plan = Plan::make(task, &mut links, fence, in_scope).await?;
+    let checked = run(task, journal, fence, &plan).await?;
+    let mut tables: Vec<CheckedTable> = plan.unread;
+    tables.extend(checked);
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(CheckOutcome { fence: Some(fence), tables, seconds: began.elapsed().as_secs_f64() })
+}
+
+/// Waits for a fence at or after `asked`. It gives up, with the reason, when none is to come.
+async fn wait_for_fence(
+    task: &Task,
+    link: &mut Link,
+    asked: CommitTs,
+) -> Result<std::result::Result<Fence, String>> {
+    let session = link.session().await?;
+    if !Record::new(&task.name).exists(session).await? {
+        return Ok(Err(format!("task {} has no migration on this target", task.name)));
+    }
+    let mut last = None;
+    let mut moved = Instant::now();
+    while moved.elapsed() < FENCE_PATIENCE {
+        let found = newest_fence(session, &task.name).await?;
+        match &found {
+            Some((row, fence)) if row.state == FenceState::Complete && fence.w >= asked => {
+                return Ok(Ok(*fence));
+            }
+            _ => {}
+        }
+        if found != last {
+            last = found;
+            moved = Instant::now();
+        }
+        tokio::time::sleep(FENCE_LOOK).await;
+    }
+    Ok(Err(match last {
+        Some((row, _)) => format!(
+            "the newest fence stands at {} and has not moved for {} s: is rowproof migrate \
+             running, and does the feed send watermarks?",
+            row.w,
+            FENCE_PATIENCE.as_secs()
+        ),
+        None => "the migration has made no fence yet: the load is not finished".to_owned(),
+    }))
+}
+
+/// What is to be read, and what cannot be.
+struct Plan {
+    work: Vec<StripeWork>,
+    unread: Vec<CheckedTable>,
+}
+
+impl Plan {
+    /// Lists what is in scope on the source as of the fence, so that nothing in scope is unknown.
+    async fn make(
+        task: &Task,
+        links: &mut Links,
+        fence: Fence,
+        in_scope: impl Fn(&TableName) -> bool,
+    ) -> Result<Plan> {
+        let (source, target) = links.sessions().await?;
+        source.set_snapshot(Some(fence.w)).await?;
+        let wanted = Catalog::read(source, &task.scope).await?;
+        let existing = Catalog::read(target, &task.scope).await?;
+        let followed = Record::new(&task.name).followed(target).await?;
+        let mut plan = Plan { work: Vec::new(), unread: Vec::new() };
+        for (name, what) in wanted.others.into_iter().filter(|(name, _)| in_scope(name)) {
+            plan.unread.push(unread(name, Verdict::unproven(Reason::Unsupported, what)));
+        }
+        for table in wanted.tables.into_iter().filter(|table| in_scope(&table.name)) {
+            let followed = followed.iter().find(|(name, _, _)| *name == table.name);
+            let obstacle = match (followed, existing.find(&table.name)) {
+                (Some((_, _, Some((at, reason)))), _) => {
+                    Some((Reason::Ddl, format!("stopped at {at}: {reason}")))
+                }
+                (_, None) => Some((Reason::Schema, "the target has no such table".to_owned())),
+                (None, _) => {
+                    Some((Reason::Unsupported, "it is not part of the migration".to_owned()))
+                }
+                (_, Some(_)) if table.key_len == 0 => {
+                    Some((Reason::Unsupported, "it has no usable key".to_owned()))
+                }
+                (_, Some(found)) => {
+                    let differences = compare(&table, found);
+                    (!differences.is_empty()).then(|| (Reason::Schema, differences.join("; ")))
+                }
+            };
+            match obstacle {
+                Some((reason, detail)) => {
+                    plan.unread.push(unread(table.name, Verdict::unproven(reason, detail)));
+                }
+                None => plan.cut(task, source, Arc::new(table)).await?,
+            }
+        }
+        Ok(plan)
+    }
+
+    async fn cut(&mut self, task: &Task, source: &mut Session, table: Arc<Table>) -> Result<()> {
+        let count = u32::try_from(task.workers).expect("workers are few");
+        let ranges = cut(source, &table, count).await?;
+        let work = |range| StripeWork { table: Arc::clone(&table), range };
+        self.work.extend(ranges.into_iter().map(work));
+        Ok(())
+    }
+}
+
+fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
+    CheckedTable { name, verdict, counts: Counts::default(), digest: String::new() }
+}
+
+/// Reads and compares everything that is planned, and keeps the verdicts.
+async fn run(
+    task: &Task,
+    journal: Journal,
+    fence: Fence,
+    plan: &Plan,
+) -> Result<Vec<CheckedTable>> {
+    let tables: BTreeMap<TableName, Arc<Table>> =
+        plan.work.iter().map(|work| (work.table.name.clone(), Arc::clone(&work.table))).collect();
+    let again = |work: &StripeWork| StripeWork {
+        table: Arc::clone(&work.table),
+        range: work.range.clone(),
+    };
+    let checking = Arc::new(Checking {
+        task: task.clone(),
+        digest_key: journal.digest_key().await?,
+        journal,
+        fence: Mutex::new(fence),
+        queue: Mutex::new(plan.work.iter().map(again).collect()),
+        proofs: Mutex::new(tables.keys().map(|name| (name.clone(), TableProof::default())).collect()),
+        bar: progress(tables.values().map(|table| table.rows_estimate).sum()),
+    });
+    let mut workers = JoinSet::new();
+    for _ in 0..task.workers {
+        workers.spawn(Arc::clone(&checking).work());
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker.map_err(|_| super::migrate::panicked("a worker of the check"))??;
+    }
+    checking.bar.finish_and_clear();
+    for unread in &plan.unread {
+        if let Verdict::Unproven { reason, detail } = &unread.verdict {
+            checking.journal.withdraw(&unread.name, *reason, detail).await?;
+        }
+    }
+    let mut checked = Vec::new();
+    for (name, table) in tables {
+        checked.push(checking.conclude(&name, &table).await?);
+    }
+    Ok(checked)
+}
+
+fn progress(rows: u64) -> ProgressBar {
+    let bar = ProgressBar::new(rows);
+    let style = ProgressStyle::with_template("{bar:30} {human_pos} of about {human_len} rows");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    if bar.is_hidden() {
+        eprintln!("check: reading about {} rows on both sides", HumanCount(rows));
+    }
+    bar
+}
+
+impl Checking {
+    async fn work(self: Arc<Self>) -> Result<()> {
+        let mut links = Links::new(&self.task);
+        loop {
+            let work = self.queue.lock().expect("no holder of the queue panics").pop_front();
+            let Some(work) = work else {
+                return Ok(());
+            };
+            if let Err(error) = self.stripe(&mut links, &work).await {
+                links.reset();
+                let reason = match error.kind() {
+                    ErrorKind::Expired => Reason::Expired,
+                    ErrorKind::SchemaChanged => Reason::SchemaChanged,
+                    ErrorKind::Broken | ErrorKind::Lease => return Err(error),
+                    _ => Reason::Failed,
+                };
+                self.with_proof(&work.table.name, |proof| proof.fail(reason, error.message()));
+            }
+        }
+    }
+
+    fn with_proof(&self, name: &TableName, change: impl FnOnce(&mut TableProof)) {
+        let mut proofs = self.proofs.lock().expect("no holder of the proofs panics");
+        change(proofs.entry(name.clone()).or_default());
+    }
+
+    /// Goes through one stripe. While the target's rows of a chunk are read, the source's rows of
+    /// the next one are, so that both servers always have work.
+    async fn stripe(&self, links: &mut Links, work: &StripeWork) -> Result<()> {
+        let mut walk = Walk::new(work.range.clone(), work.table.row_bytes_estimate);
+        let mut fence = *self.fence.lock().expect("no holder of the fence panics");
+        let mut ahead: Option<(Chunk, Rows)> = None;
+        let mut retries = Retries::new();
+        let mut refences = REFENCE_TRIES;
+        loop {
+            let before = walk.clone();
+            match self.advance(links, work, fence, &mut walk, &mut ahead).await {
+                Ok(false) => return Ok(()),
+                Ok(true) => retries = Retries::new(),
+                Err(error) => {
+                    links.reset();
+                    walk = before;
+                    if error.kind() == ErrorKind::Expired && refences > 0 {
+                        refences -= 1;
+                        fence = self.refence(links, fence).await?;
+                        // The rows in hand were read at the old fence: the walk goes back to them.
+                        if let Some((chunk, _)) = ahead.take() {
+                            walk.rewind_to(&chunk);
+                        }
+                    } else {
+                        retries.pause(error).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compares the chunk in hand while the next one is read; false when there is none left.
+    async fn advance(
+        &self,
+        links: &mut Links,
+        work: &StripeWork,
+        fence: Fence,
+        walk: &mut Walk,
+        ahead: &mut Option<(Chunk, Rows)>,
+    ) -> Result<bool> {
+        let (source, target) = links.sessions().await?;
+        source.set_snapshot(Some(fence.w)).await?;
+        let table = &work.table;
+        let Some((chunk, source_rows)) = &*ahead else {
+            *ahead = read_chunk(source, table, walk).await?;
+            return Ok(ahead.is_some());
+        };
+        let mut target_rows = Rows::new();
+        let read_target = async {
+            target.assert_fence(&self.task.name, fence).await?;
+            let sql = chunk.range.scan_sql(table, None, Some(fence.s));
+            target.scan(sql, &mut target_rows).await
+        };
+        let (next, read) = tokio::join!(read_chunk(source, table, walk), read_target);
+        let (next, ()) = (next?, read?);
+        let rows = source_rows.len() as u64;
+        let Some((_, source_rows)) = std::mem::replace(ahead, next) else {
+            return Ok(false);
+        };
+        let comparison = compare_rows(table, &self.digest_key, source_rows, target_rows).await?;
+        let found = &comparison.differences;
+        if !found.is_empty() {
+            self.journal.add_differences(&table.name, fence, FoundBy::Check, found).await?;
+        }
+        self.with_proof(&table.name, |proof| proof.add(fence, &comparison));
+        self.bar.inc(rows);
+        Ok(true)
+    }
+
+    /// Finds a newer fence, for snapshots that can no longer be read.
+    async fn refence(&self, links: &mut Links, old: Fence) -> Result<Fence> {
+        let newer = wait_for_fence(&self.task, &mut links.target, old.w + 1).await?;
+        let fence = newer.map_err(|why| Error::new(ErrorKind::Expired, why))?;
+        *self.fence.lock().expect("no holder of the fence panics") = fence;
+        Ok(fence)
+    }
+
+    /// Gives a table its verdict and keeps it.
+    async fn conclude(&self, name: &TableName, table: &Table) -> Result<CheckedTable> {
+        let proof = {
+            let mut proofs = self.proofs.lock().expect("no holder of the proofs panics");
+            proofs.remove(name).unwrap_or_default()
+        };
+        let verdict = proof.verdict();
+        match &verdict {
+            Verdict::Equal { fence, .. } | Verdict::Different { fence, .. } => {
+                self.journal.close_differences_before(name, *fence).await?;
+            }
+            Verdict::Unproven { .. } => {}
+        }
+        let digest = proof.source().to_string();
+        let (counts, by) = (proof.counts(), FoundBy::Check);
+        self.journal.set_table(table, by, &verdict, counts, &digest).await?;
+        Ok(CheckedTable { name: name.clone(), verdict, counts, digest })
+    }
+}

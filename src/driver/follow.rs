@@ -1,0 +1,300 @@
+//! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
+
+use super::lease::Lease;
+use super::link::{Link, Retries};
+use super::prove::ProofJob;
+use super::schema::make_table;
+use super::status::StatusBoard;
+use crate::apply::{delete_keys, insert_rows};
+use crate::broker::{Feed, FeedRecord};
+use crate::database::{Catalog, Record, Session, collations, newest_fence};
+use crate::engine::{Batch, Follow};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fence::{Fence, FenceRow, FenceState};
+use crate::schema::{TableName, obstacles};
+use crate::task::Task;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// The slot of the applier; the load's workers have the others.
+pub const APPLIER_SLOT: u32 = 0;
+
+/// The rows up to which a batch is one transaction, so that readers of the target always see a
+/// state that the source had.
+const ROWS_PER_TRANSACTION: usize = 50_000;
+
+/// How long after a fence the next one is made when nothing has changed.
+const IDLE_FENCE: Duration = Duration::from_millis(500);
+
+/// How many records are read ahead of the applier.
+const RECORDS_AHEAD: usize = 1_024;
+
+/// The bytes of waiting changes above which a batch is taken before more is read.
+const WAITING_BYTES_MAX: usize = 32 << 20;
+
+/// Everything that following needs.
+#[derive(Debug)]
+pub struct Following {
+    /// The task.
+    pub task: Task,
+    /// rowproof's record on the target.
+    pub record: Record,
+    /// The status.
+    pub status: StatusBoard,
+    /// The lease under which rows are written.
+    pub lease: Lease,
+    /// Where batches go to be proven.
+    pub proofs: mpsc::Sender<ProofJob>,
+    /// Cancelled when the operator stops the work, or the wanted state is reached.
+    pub stop: CancellationToken,
+}
+
+impl Following {
+    /// Follows until it is told to stop.
+    ///
+    /// # Errors
+    /// If the feed or the target fails for good, or another instance takes over.
+    pub async fn run(self, feed: Feed, mut follow: Follow, offsets: &[i64]) -> Result<()> {
+        feed.seek(offsets).await?;
+        let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
+        let reader = tokio::spawn(read_ahead(feed, records, self.stop.clone()));
+        let mut links = (Link::source(&self.task), Link::target(&self.task));
+        let mut last_fence = Instant::now();
+        let mut arrived = Vec::new();
+        let result = loop {
+            arrived.clear();
+            let received = tokio::select! {
+                () = self.stop.cancelled() => break Ok(()),
+                received = inbox.recv_many(&mut arrived, RECORDS_AHEAD) => received,
+            };
+            if received == 0 {
+                break Ok(());
+            }
+            self.take_in(&mut follow, &mut arrived, &mut inbox);
+            let due = last_fence.elapsed() >= IDLE_FENCE || follow.waiting_bytes() > 0;
+            if due {
+                match self.step(&mut follow, &mut links).await {
+                    Ok(true) => last_fence = Instant::now(),
+                    Ok(false) => {}
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        drop(inbox);
+        let read = reader.await.map_err(|_| super::migrate::panicked("the reader of the feed"))?;
+        result.and(read)
+    }
+
+    /// Takes in what has arrived and what arrived meanwhile, up to a bound.
+    fn take_in(
+        &self,
+        follow: &mut Follow,
+        arrived: &mut Vec<FeedRecord>,
+        inbox: &mut mpsc::Receiver<FeedRecord>,
+    ) {
+        loop {
+            for record in arrived.drain(..) {
+                for message in record.messages {
+                    follow.on_message(record.partition, record.offset, message);
+                }
+            }
+            let waiting = follow.waiting_bytes();
+            self.status.update(|status| status.waiting_bytes = waiting as u64);
+            if waiting > WAITING_BYTES_MAX {
+                return;
+            }
+            match inbox.try_recv() {
+                Ok(record) => arrived.push(record),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Makes the next fence if the watermark allows one.
+    async fn step(&self, follow: &mut Follow, links: &mut (Link, Link)) -> Result<bool> {
+        let Some(created) = follow.take_stretch(|name| self.task.scope.contains(name)) else {
+            return Ok(false);
+        };
+        if !created.is_empty() {
+            let mut retries = Retries::new();
+            while let Err(error) = self.create_tables(follow, links, &created).await {
+                links.0.reset();
+                links.1.reset();
+                retries.pause(error.at("making a table that the feed created")).await?;
+            }
+        }
+        let batch = follow.batch().map_err(|what| {
+            Error::new(ErrorKind::Feed, format!("the feed cannot be applied: {what}"))
+                .advise("compare the changefeed's settings with those in the README")
+        })?;
+        let Some(batch) = batch else {
+            return Ok(false);
+        };
+        let mut retries = Retries::new();
+        let fence = loop {
+            match self.apply(follow, &batch, &mut links.1).await {
+                Ok(fence) => break fence,
+                Err(error) => {
+                    links.1.reset();
+                    retries.pause(error.at("applying a batch")).await?;
+                }
+            }
+        };
+        self.status.update(|status| {
+            status.fence = Some(fence);
+            status.batches += 1;
+            status.changes += batch.changes as u64;
+        });
+        let job = ProofJob { fence, batch };
+        // The prover ends first only when it failed; its error is the one to report.
+        let _ = self.proofs.send(job).await;
+        Ok(true)
+    }
+
+    /// Makes tables that the feed created, with the definition that the source has at the end of
+    /// the stretch. A table that cannot be carried is left to the machine, which stops it.
+    async fn create_tables(
+        &self,
+        follow: &mut Follow,
+        links: &mut (Link, Link),
+        created: &BTreeSet<TableName>,
+    ) -> Result<()> {
+        let source = links.0.session().await?;
+        source.set_snapshot(follow.taken_to()).await?;
+        let wanted = Catalog::read(source, &self.task.scope).await?;
+        let target = links.1.session().await?;
+        let existing = Catalog::read(target, &self.task.scope).await?;
+        let collations = collations(target).await?;
+        for name in created {
+            let Some(table) = wanted.find(name).filter(|table| {
+                obstacles(table, &collations).is_empty()
+            }) else {
+                continue;
+            };
+            follow.add_table(Arc::new(table.clone()));
+            let base = follow.tables()[&table.name].base;
+            make_table(target, &self.record, &existing, false, table, base).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies a batch and returns its fence. After a fault it is called again: the fence row says
+    /// whether the batch is in.
+    async fn apply(&self, follow: &Follow, batch: &Batch, link: &mut Link) -> Result<Fence> {
+        let target = link.session().await?;
+        let complete = FenceRow {
+            state: FenceState::Complete,
+            w: batch.to,
+            next_w: batch.to,
+            offsets: batch.offsets.clone(),
+        };
+        let before = self.record.fence(target).await?.ok_or_else(no_fence)?;
+        if before != complete {
+            if before.w < batch.from || before.next_fence_at_least() > batch.to {
+                return Err(out_of_order(&before, batch));
+            }
+            let rows: usize = batch.tables.iter().map(|table| table.rows.len()).sum();
+            if rows <= ROWS_PER_TRANSACTION && before.state == FenceState::Complete {
+                self.record.begin(target, APPLIER_SLOT, self.lease.epoch).await?;
+                for statement in statements(batch) {
+                    target.execute(statement).await?;
+                }
+            } else {
+                self.apply_in_parts(target, &before, batch).await?;
+            }
+            for name in &batch.stopped {
+                if let Some(stop) = &follow.tables()[name].stopped {
+                    self.record.stop_followed(target, name, stop.at, &stop.reason).await?;
+                }
+            }
+            self.record.set_fence(target, &complete).await?;
+            target.execute("COMMIT").await?;
+        }
+        let (row, fence) =
+            newest_fence(target, &self.task.name).await?.ok_or_else(no_fence)?;
+        if row != complete {
+            return Err(out_of_order(&row, batch));
+        }
+        Ok(fence)
+    }
+
+    /// Applies a large batch in several transactions, the last of which stays open. The first one
+    /// says that the target is between two fences: after a crash the next fence is made at the end
+    /// of this batch or later.
+    async fn apply_in_parts(
+        &self,
+        target: &mut Session,
+        before: &FenceRow,
+        batch: &Batch,
+    ) -> Result<()> {
+        let applying = FenceRow {
+            state: FenceState::Applying,
+            next_w: batch.to.max(before.next_w),
+            ..before.clone()
+        };
+        self.record.begin(target, APPLIER_SLOT, self.lease.epoch).await?;
+        self.record.set_fence(target, &applying).await?;
+        target.execute("COMMIT").await?;
+        self.record.begin(target, APPLIER_SLOT, self.lease.epoch).await?;
+        for (place, statement) in statements(batch).enumerate() {
+            // A statement holds up to a thousand rows or keys.
+            if place % (ROWS_PER_TRANSACTION / 1_000) == 0 && place > 0 {
+                target.execute("COMMIT").await?;
+                self.record.begin(target, APPLIER_SLOT, self.lease.epoch).await?;
+            }
+            target.execute(statement).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the statements of a batch: every key that was touched is deleted, in all tables, before
+/// any row is inserted. Keys that differ in bytes may be one key to the target, and unique keys
+/// trade places.
+fn statements(batch: &Batch) -> impl Iterator<Item = String> {
+    let deletes = batch
+        .tables
+        .iter()
+        .flat_map(|folded| delete_keys(&folded.table, folded.rows.iter().map(|row| &row.key[..])));
+    let inserts = batch.tables.iter().flat_map(|folded| {
+        insert_rows(&folded.table, folded.rows.iter().filter_map(|row| row.row.as_deref()))
+    });
+    deletes.chain(inserts)
+}
+
+/// Reads the feed ahead of the applier.
+async fn read_ahead(
+    feed: Feed,
+    records: mpsc::Sender<FeedRecord>,
+    stop: CancellationToken,
+) -> Result<()> {
+    loop {
+        let record = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = records.closed() => return Ok(()),
+            record = feed.next() => record?,
+        };
+        if records.send(record).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn no_fence() -> Error {
+    Error::new(ErrorKind::Broken, "INV-3: the target's fence row is gone")
+        .advise("something else writes rowproof.fence; check who may")
+}
+
+fn out_of_order(row: &FenceRow, batch: &Batch) -> Error {
+    Error::new(
+        ErrorKind::Broken,
+        format!(
+            "INV-3: the target's fence row stands at {} and the next batch reaches from {} to {}",
+            row.w, batch.from, batch.to
+        ),
+    )
+    .advise("something else writes rowproof.fence, or its state was restored; check who may")
+}

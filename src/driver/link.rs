@@ -1,0 +1,106 @@
+//! Connections that come back after passing faults.
+
+use crate::database::{Server, Session};
+use crate::error::{Error, Result};
+use crate::task::{Endpoint, Task};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use std::time::Duration;
+
+/// How often work that met a passing fault is tried again, one after the other.
+const TRIES: usize = 8;
+
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A connection to one side that is made when it is needed, and anew after a fault.
+#[derive(Debug)]
+pub struct Link {
+    endpoint: Endpoint,
+    server: Server,
+    session: Option<Session>,
+}
+
+impl Link {
+    /// Prepares a link to the source of a task.
+    pub fn source(task: &Task) -> Link {
+        Link { endpoint: task.source.clone(), server: Server::TiDb, session: None }
+    }
+
+    /// Prepares a link to the target of a task.
+    pub fn target(task: &Task) -> Link {
+        Link { endpoint: task.target.clone(), server: Server::OceanBase, session: None }
+    }
+
+    /// Returns the session, connecting if there is none.
+    pub async fn session(&mut self) -> Result<&mut Session> {
+        if self.session.is_none() {
+            self.session = Some(Session::connect(&self.endpoint, self.server).await?);
+        }
+        Ok(self.session.as_mut().expect("it was made just now"))
+    }
+
+    /// Closes the session, so that the next use makes a new one: after any error and after any
+    /// statement that was abandoned.
+    pub fn reset(&mut self) {
+        self.session = None;
+    }
+}
+
+/// A connection to each side, of one worker.
+#[derive(Debug)]
+pub struct Links {
+    /// The link to the source.
+    pub source: Link,
+    /// The link to the target.
+    pub target: Link,
+}
+
+impl Links {
+    /// Prepares links to both sides of a task.
+    pub fn new(task: &Task) -> Links {
+        Links { source: Link::source(task), target: Link::target(task) }
+    }
+
+    /// Closes both sessions.
+    pub fn reset(&mut self) {
+        self.source.reset();
+        self.target.reset();
+    }
+
+    /// Returns both sessions.
+    pub async fn sessions(&mut self) -> Result<(&mut Session, &mut Session)> {
+        Ok((self.source.session().await?, self.target.session().await?))
+    }
+}
+
+/// Counts the tries of one piece of work.
+#[derive(Debug)]
+pub struct Retries {
+    pauses: ExponentialBackoff,
+}
+
+impl Retries {
+    /// Starts counting.
+    pub fn new() -> Retries {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(PAUSE_MAX)
+            .with_max_times(TRIES)
+            .with_jitter()
+            .build();
+        Retries { pauses }
+    }
+
+    /// Pauses before the next try, or gives the error back if it cannot pass or was met too often.
+    pub async fn pause(&mut self, error: Error) -> Result<()> {
+        if !error.kind().is_retryable() {
+            return Err(error);
+        }
+        let Some(pause) = self.pauses.next() else {
+            return Err(error);
+        };
+        tracing::warn!(error = %error.message(), pause_ms = pause.as_millis(), "trying again");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}

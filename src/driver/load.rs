@@ -1,0 +1,261 @@
+//! The full load: every chunk is read at T0, written, read back and compared.
+
+use super::chunk_read::{compare_rows, cut, read_chunk};
+use super::lease::Lease;
+use super::link::{Links, Retries};
+use super::status::StatusBoard;
+use crate::apply::insert_rows;
+use crate::chunk::{Chunk, Range, Walk};
+use crate::database::{LoadedChunk, Record};
+use crate::error::Result;
+use crate::feed::CommitTs;
+use crate::fence::Fence;
+use crate::journal::{FoundBy, Journal};
+use crate::proof::TableProof;
+use crate::row::{DigestKey, Rows};
+use crate::schema::{Table, TableName};
+use crate::task::Task;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Everything that the workers of a load share.
+#[derive(Debug)]
+pub struct Load {
+    /// The task.
+    pub task: Task,
+    /// rowproof's record on the target.
+    pub record: Record,
+    /// The journal.
+    pub journal: Journal,
+    /// The key of the row digests.
+    pub digest_key: DigestKey,
+    /// The status.
+    pub status: StatusBoard,
+    /// The lease under which rows are written.
+    pub lease: Lease,
+    /// T0.
+    pub base: CommitTs,
+    /// Cancelled when the operator stops the work.
+    pub stop: CancellationToken,
+}
+
+/// One stripe of one table.
+#[derive(Clone, Debug)]
+struct StripeWork {
+    table: Arc<Table>,
+    stripe: u32,
+    range: Range,
+}
+
+/// What is proven of a table while it is loaded.
+#[derive(Debug, Default)]
+struct TableLoad {
+    proof: TableProof,
+    stripes_left: usize,
+    /// The chunks that are in the proof, by stripe and place: after a fault a stripe is gone
+    /// through again, and no chunk may count twice.
+    seen: BTreeSet<(u32, u32)>,
+}
+
+type Loads = Mutex<BTreeMap<TableName, TableLoad>>;
+
+impl Load {
+    /// Loads all tables and returns what is proven of each.
+    ///
+    /// # Errors
+    /// If a stripe fails for good; what other workers have written stays, and a restart goes on
+    /// behind it.
+    pub async fn run(self: Arc<Self>, tables: &[Arc<Table>]) -> Result<BTreeMap<TableName, TableProof>> {
+        let mut links = Links::new(&self.task);
+        let mut queue = VecDeque::new();
+        let mut loads = BTreeMap::new();
+        for table in tables {
+            let stripes = self.plan(&mut links, table).await?;
+            let load = TableLoad { stripes_left: stripes.len(), ..TableLoad::default() };
+            loads.insert(table.name.clone(), load);
+            queue.extend(stripes);
+        }
+        let queue = Arc::new(Mutex::new(queue));
+        let loads: Arc<Loads> = Arc::new(Mutex::new(loads));
+        let mut workers = JoinSet::new();
+        for slot in 0..self.task.workers {
+            let slot = u32::try_from(slot).expect("workers are few") + 1;
+            let (load, queue, loads) = (Arc::clone(&self), Arc::clone(&queue), Arc::clone(&loads));
+            workers.spawn(async move { load.work(slot, &queue, &loads).await });
+        }
+        while let Some(worker) = workers.join_next().await {
+            worker.map_err(|_| super::migrate::panicked("a worker of the load"))??;
+        }
+        let loads = std::mem::take(&mut *loads.lock().expect("no holder of the loads panics"));
+        Ok(loads.into_iter().map(|(name, load)| (name, load.proof)).collect())
+    }
+
+    /// Returns the stripes of a table as they were cut when its load began.
+    async fn plan(&self, links: &mut Links, table: &Arc<Table>) -> Result<Vec<StripeWork>> {
+        let (source, target) = links.sessions().await?;
+        let known = self.record.load_chunks(target, &table.name).await?;
+        let mut ranges: Vec<Range> =
+            known.iter().filter(|chunk| chunk.seq.is_none()).map(|chunk| chunk.range.clone()).collect();
+        if ranges.is_empty() {
+            source.set_snapshot(Some(self.base)).await?;
+            let count = u32::try_from(self.task.workers).expect("workers are few");
+            ranges = cut(source, table, count).await?;
+            self.record.begin(target, 0, self.lease.epoch).await?;
+            for (stripe, range) in (0..).zip(&ranges) {
+                let bounds = LoadedChunk { stripe, seq: None, range: range.clone(), rows: 0 };
+                self.record.add_load_chunk(target, &table.name, &bounds).await?;
+            }
+            target.execute("COMMIT").await?;
+        }
+        let stripes = (0..).zip(ranges);
+        let table = |stripe, range| StripeWork { table: Arc::clone(table), stripe, range };
+        Ok(stripes.map(|(stripe, range)| table(stripe, range)).collect())
+    }
+
+    async fn work(
+        &self,
+        slot: u32,
+        queue: &Mutex<VecDeque<StripeWork>>,
+        loads: &Loads,
+    ) -> Result<()> {
+        let mut links = Links::new(&self.task);
+        loop {
+            let work = queue.lock().expect("no holder of the queue panics").pop_front();
+            let Some(work) = work else {
+                return Ok(());
+            };
+            let mut retries = Retries::new();
+            while let Err(error) = self.stripe(&mut links, slot, &work, loads, &mut retries).await {
+                links.reset();
+                retries.pause(error.at(format!("loading {}", work.table.name))).await?;
+            }
+            self.finish_stripe(&work, loads);
+        }
+    }
+
+    fn finish_stripe(&self, work: &StripeWork, loads: &Loads) {
+        let mut loads = loads.lock().expect("no holder of the loads panics");
+        if let Some(load) = loads.get_mut(&work.table.name) {
+            load.stripes_left -= 1;
+            if load.stripes_left == 0 {
+                self.status.update(|status| status.load.tables_done += 1);
+            }
+        }
+    }
+
+    /// Loads a stripe behind what the target already holds of it. After a fault it is called again:
+    /// the target says how far it came.
+    async fn stripe(
+        &self,
+        links: &mut Links,
+        slot: u32,
+        work: &StripeWork,
+        loads: &Loads,
+        retries: &mut Retries,
+    ) -> Result<()> {
+        let (source, target) = links.sessions().await?;
+        source.set_snapshot(Some(self.base)).await?;
+        let mut walk = Walk::new(work.range.clone(), work.table.row_bytes_estimate);
+        for known in self.record.load_chunks(target, &work.table.name).await? {
+            let Some(chunk) = known.chunk().filter(|_| known.stripe == work.stripe) else {
+                continue;
+            };
+            walk.resume_after(&chunk);
+            if !self.journal.has_load_proof(&work.table.name, work.stripe, chunk.seq).await? {
+                let mut rows = Rows::new();
+                let sql = chunk.range.scan_sql(&work.table, None, None);
+                links.source.session().await?.scan(sql, &mut rows).await?;
+                self.prove(links, work, &chunk, rows, loads).await?;
+            } else {
+                self.count(loads, work, &chunk, known.rows, |proof, fence| {
+                    proof.add_known_equal(fence, known.rows);
+                });
+            }
+        }
+        while !self.stop.is_cancelled() {
+            let source = links.source.session().await?;
+            let Some((chunk, rows)) = read_chunk(source, &work.table, &mut walk).await? else {
+                return Ok(());
+            };
+            self.write(links, slot, work, &chunk, &rows).await?;
+            self.prove(links, work, &chunk, rows, loads).await?;
+            *retries = Retries::new();
+        }
+        Err(super::migrate::interrupted())
+    }
+
+    /// INV-3: the rows of a chunk and the row that says they are there commit together.
+    async fn write(
+        &self,
+        links: &mut Links,
+        slot: u32,
+        work: &StripeWork,
+        chunk: &Chunk,
+        rows: &Rows,
+    ) -> Result<()> {
+        let target = links.target.session().await?;
+        self.record.begin(target, slot, self.lease.epoch).await?;
+        for statement in insert_rows(&work.table, rows.iter()) {
+            target.execute(statement).await?;
+        }
+        let loaded = LoadedChunk {
+            stripe: work.stripe,
+            seq: Some(chunk.seq),
+            range: chunk.range.clone(),
+            rows: rows.len() as u64,
+        };
+        self.record.add_load_chunk(target, &work.table.name, &loaded).await?;
+        target.execute("COMMIT").await.map(|_| ())
+    }
+
+    /// Reads a chunk back and compares it with what the source gave.
+    async fn prove(
+        &self,
+        links: &mut Links,
+        work: &StripeWork,
+        chunk: &Chunk,
+        source: Rows,
+        loads: &Loads,
+    ) -> Result<()> {
+        let mut target = Rows::new();
+        let sql = chunk.range.scan_sql(&work.table, None, None);
+        links.target.session().await?.scan(sql, &mut target).await?;
+        let rows = source.len() as u64;
+        let comparison = compare_rows(&work.table, &self.digest_key, source, target).await?;
+        // The snapshot of the fence at T0 is known only when the load is done.
+        let fence = Fence { w: self.base, s: 0 };
+        let name = &work.table.name;
+        if comparison.differences.is_empty() {
+            self.journal.add_load_proof(name, work.stripe, chunk, rows).await?;
+        } else {
+            let found = &comparison.differences;
+            self.journal.add_differences(name, fence, FoundBy::Load, found).await?;
+        }
+        self.count(loads, work, chunk, rows, |proof, fence| proof.add(fence, &comparison));
+        Ok(())
+    }
+
+    /// Counts a proven chunk, once.
+    fn count(
+        &self,
+        loads: &Loads,
+        work: &StripeWork,
+        chunk: &Chunk,
+        rows: u64,
+        add: impl FnOnce(&mut TableProof, Fence),
+    ) {
+        let mut loads = loads.lock().expect("no holder of the loads panics");
+        let Some(load) = loads.get_mut(&work.table.name) else {
+            return;
+        };
+        if load.seen.insert((work.stripe, chunk.seq)) {
+            add(&mut load.proof, Fence { w: self.base, s: 0 });
+            self.status.update(|status| {
+                status.load.rows += rows;
+                status.load.chunks += 1;
+            });
+        }
+    }
+}

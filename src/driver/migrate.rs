@@ -1,0 +1,437 @@
+//! The migration from beginning to end, resumable at any moment.
+
+use super::follow::{APPLIER_SLOT, Following};
+use super::lease::{Lease, StateLock};
+use super::link::Links;
+use super::load::Load;
+use super::precheck::{Level, precheck};
+use super::prove::{BATCHES_AHEAD, Prover};
+use super::schema::make_table;
+use super::status::StatusBoard;
+use crate::broker::Feed;
+use crate::database::{Catalog, Record, TaskRow, current_ts, newest_fence};
+use crate::engine::{Follow, Followed, Stop};
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::CommitTs;
+use crate::fence::{Fence, FenceRow, FenceState};
+use crate::journal::{FoundBy, Journal, Phase, TableRow};
+use crate::proof::{Counts, How, Reason, TableProof, Verdict};
+use crate::schema::{Table, TableName};
+use crate::task::Task;
+use crate::web;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether the wanted state is reached.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Where a migration stops by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Until {
+    /// The tables are made.
+    Schema,
+    /// Every table is loaded and proven.
+    Load,
+    /// Every change is proven that was committed when following began.
+    CaughtUp,
+}
+
+/// How a migration ended.
+#[derive(Debug)]
+pub struct MigrateOutcome {
+    /// What is known of every table.
+    pub tables: Vec<TableRow>,
+    /// The newest proven fence.
+    pub proven: Option<Fence>,
+}
+
+/// Makes the error of a part that panicked.
+pub fn panicked(part: &str) -> Error {
+    Error::new(ErrorKind::Broken, format!("{part} panicked")).advise("please report this")
+}
+
+/// Makes the error of work that the operator stopped.
+pub fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "stopped by the operator")
+        .advise("run the same command again: it goes on where it stopped")
+}
+
+/// Migrates until the wanted state is reached, `stop` is cancelled, or something fails for good.
+///
+/// # Errors
+/// Everything that cannot pass by itself; a restart needs no flag (INV-3).
+pub async fn migrate(
+    task: &Task,
+    until: Option<Until>,
+    stop: CancellationToken,
+) -> Result<MigrateOutcome> {
+    let journal = Journal::open(&task.state_dir).await?;
+    let _lock = StateLock::take(&task.state_dir)?;
+    let listener = tokio::net::TcpListener::bind(task.listen).await.map_err(|error| {
+        Error::new(ErrorKind::Usage, format!("[web] listen = \"{}\": {error}", task.listen))
+            .advise("choose a free port on 127.0.0.1")
+    })?;
+    eprintln!("page: http://{}", task.listen);
+    let status = StatusBoard::new(&task.name);
+    if let Some((fence, _)) = journal.proven().await? {
+        status.update(|status| status.proven = Some(fence));
+    }
+    let side = stop.child_token();
+    let web = tokio::spawn(web::serve(listener, journal.clone(), side.clone()));
+    let keeper = tokio::spawn(status.clone().keep(journal.clone(), side.clone()));
+    let run = Run { task: task.clone(), journal, status, stop };
+    let result = run.run(until).await;
+    run.status.update(|status| match &result {
+        Ok(()) => status.phase = Phase::Stopped,
+        Err(error) if error.kind() == ErrorKind::Interrupted => status.phase = Phase::Stopped,
+        Err(error) => {
+            status.phase = Phase::Failed;
+            status.waiting_for = Some(error.to_string());
+        }
+    });
+    side.cancel();
+    let _ = keeper.await;
+    let _ = web.await;
+    run.status.write(&run.journal).await;
+    result?;
+    let proven = run.journal.proven().await?.map(|(fence, _)| fence);
+    Ok(MigrateOutcome { tables: run.journal.tables().await?, proven })
+}
+
+/// One run of a migration.
+struct Run {
+    task: Task,
+    journal: Journal,
+    status: StatusBoard,
+    stop: CancellationToken,
+}
+
+impl Run {
+    async fn run(&self, until: Option<Until>) -> Result<()> {
+        let record = Record::new(&self.task.name);
+        let mut links = Links::new(&self.task);
+        let state_id = self.journal.state_id().await?;
+        record.prepare(links.target.session().await?).await?;
+        let known = record.task(links.target.session().await?).await?;
+        self.assert_own_state(known.as_ref(), &state_id)?;
+        if known.is_none() {
+            self.assert_possible().await?;
+        }
+        let slots = u32::try_from(self.task.workers).expect("workers are few") + 1;
+        let lease = Lease::take(&mut links.target, &record, &state_id, slots).await?;
+        // The lease is kept until the work is over, also while it winds down.
+        let keep = CancellationToken::new();
+        let keeper = tokio::spawn(lease.keep(self.task.clone(), record.clone(), keep.clone()));
+        let result = tokio::select! {
+            result = self.hold(&record, lease, known, state_id, until) => result,
+            lost = watch(keeper) => lost,
+        };
+        keep.cancel();
+        result
+    }
+
+    async fn hold(
+        &self,
+        record: &Record,
+        lease: Lease,
+        known: Option<TaskRow>,
+        state_id: String,
+        until: Option<Until>,
+    ) -> Result<()> {
+        let mut links = Links::new(&self.task);
+        let task_row = match known {
+            Some(row) => row,
+            None => self.begin(record, &mut links, state_id).await?,
+        };
+        self.status.update(|status| status.base = Some(task_row.base));
+        if !task_row.loaded {
+            let tables = self.make_tables(record, &mut links, task_row.base).await?;
+            if until == Some(Until::Schema) {
+                return Ok(());
+            }
+            self.load(record, &mut links, lease, &task_row, &tables).await?;
+        }
+        if matches!(until, Some(Until::Schema | Until::Load)) || self.task.feed.is_none() {
+            return Ok(());
+        }
+        self.follow(record, &mut links, lease, until).await
+    }
+
+    /// A lost or foreign state directory is noticed, not guessed (INV-3).
+    fn assert_own_state(&self, known: Option<&TaskRow>, state_id: &str) -> Result<()> {
+        match known {
+            Some(row) if row.state_id != state_id => Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "task {} on the target belongs to another state directory than {}",
+                    self.task.name,
+                    self.task.state_dir.display()
+                ),
+            )
+            .advise("use the state directory with which it began, or give this task a name of its own")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what precheck finds impossible, before anything is written.
+    async fn assert_possible(&self) -> Result<()> {
+        let findings = precheck(&self.task).await?;
+        let errors: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.level == Level::Error)
+            .map(|finding| finding.to_string())
+            .collect();
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Refused,
+            format!("precheck found what makes this migration impossible:\n{}", errors.join("\n")),
+        ))
+    }
+
+    /// Fixes T0: the ends of the topic are noted first, so that whatever commits after T0 lies
+    /// behind them, and the feed must show that it covers T0.
+    async fn begin(&self, record: &Record, links: &mut Links, state_id: String) -> Result<TaskRow> {
+        let feed = match &self.task.feed {
+            Some(feed) => Some(Feed::connect(feed).await?),
+            None => None,
+        };
+        let ends = match &feed {
+            Some(feed) => feed.ends().await?,
+            None => Vec::new(),
+        };
+        let base = current_ts(links.source.session().await?).await?;
+        if let Some(feed) = &feed {
+            self.waiting_for("the feed to show that it covers the start of the load");
+            feed.assert_reaches_back(base, &ends).await?;
+        }
+        let offsets = ends.iter().map(|(_, end)| *end).collect();
+        let row = TaskRow { state_id, base, offsets, loaded: false };
+        record.create_task(links.target.session().await?, &row).await?;
+        Ok(row)
+    }
+
+    fn waiting_for(&self, reason: &str) {
+        self.status.update(|status| status.waiting_for = Some(reason.to_owned()));
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.status.update(|status| {
+            status.phase = phase;
+            status.waiting_for = None;
+        });
+    }
+
+    async fn make_tables(
+        &self,
+        record: &Record,
+        links: &mut Links,
+        base: CommitTs,
+    ) -> Result<Vec<Arc<Table>>> {
+        self.enter(Phase::Schema);
+        let (source, target) = links.sessions().await?;
+        source.set_snapshot(Some(base)).await?;
+        let wanted = Catalog::read(source, &self.task.scope).await?;
+        let existing = Catalog::read(target, &self.task.scope).await?;
+        let known = record.followed(target).await?;
+        for table in &wanted.tables {
+            let known = known.iter().any(|(name, _, _)| *name == table.name);
+            make_table(target, record, &existing, known, table, base).await?;
+            let verdict = Verdict::unproven(Reason::NotRead, "it is being loaded");
+            let counts = Counts::default();
+            self.journal.set_table(table, FoundBy::Load, &verdict, counts, "").await?;
+        }
+        let names: Vec<TableName> = wanted.tables.iter().map(|table| table.name.clone()).collect();
+        self.journal.forget_tables_but(&names).await?;
+        Ok(wanted.tables.into_iter().map(Arc::new).collect())
+    }
+
+    async fn load(
+        &self,
+        record: &Record,
+        links: &mut Links,
+        lease: Lease,
+        task_row: &TaskRow,
+        tables: &[Arc<Table>],
+    ) -> Result<()> {
+        self.enter(Phase::Load);
+        self.status.update(|status| {
+            status.load.tables = tables.len() as u64;
+            status.load.rows_estimate = tables.iter().map(|table| table.rows_estimate).sum();
+        });
+        let load = Arc::new(Load {
+            task: self.task.clone(),
+            record: record.clone(),
+            journal: self.journal.clone(),
+            digest_key: self.journal.digest_key().await?,
+            status: self.status.clone(),
+            lease,
+            base: task_row.base,
+            stop: self.stop.clone(),
+        });
+        let proofs = load.run(tables).await?;
+        let fence_row = FenceRow {
+            state: FenceState::Complete,
+            w: task_row.base,
+            next_w: task_row.base,
+            offsets: task_row.offsets.clone(),
+        };
+        // The verdicts come before the fence: after a crash in between they are given again.
+        let target = links.target.session().await?;
+        self.keep_verdicts(tables, &proofs, Fence { w: task_row.base, s: 0 }).await?;
+        record.begin(target, APPLIER_SLOT, lease.epoch).await?;
+        target.execute("COMMIT").await?;
+        record.finish_load(target, &fence_row).await?;
+        let fence = newest_fence(target, &self.task.name).await?;
+        let fence = fence.map_or(Fence { w: task_row.base, s: 0 }, |(_, fence)| fence);
+        self.journal.set_proven(fence, &task_row.offsets).await?;
+        self.keep_verdicts(tables, &proofs, fence).await?;
+        self.status.update(|status| {
+            status.fence = Some(fence);
+            status.proven = Some(fence);
+        });
+        Ok(())
+    }
+
+    async fn keep_verdicts(
+        &self,
+        tables: &[Arc<Table>],
+        proofs: &BTreeMap<TableName, TableProof>,
+        fence: Fence,
+    ) -> Result<()> {
+        for table in tables {
+            let Some(proof) = proofs.get(&table.name) else {
+                continue;
+            };
+            let verdict = match proof.verdict() {
+                Verdict::Equal { .. } => Verdict::Equal { fence, how: How::Read },
+                Verdict::Different { rows, .. } => Verdict::Different { fence, rows },
+                unproven => unproven,
+            };
+            let digest = proof.source().to_string();
+            self.journal
+                .set_table(table, FoundBy::Load, &verdict, proof.counts(), &digest)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn follow(
+        &self,
+        record: &Record,
+        links: &mut Links,
+        lease: Lease,
+        until: Option<Until>,
+    ) -> Result<()> {
+        self.enter(Phase::Follow);
+        let Some(feed_task) = &self.task.feed else {
+            return Ok(());
+        };
+        let asked = current_ts(links.source.session().await?).await?;
+        let feed = Feed::connect(feed_task).await?;
+        let (follow, offsets) = self.resume(record, links).await?;
+        let stop = self.stop.child_token();
+        let (jobs, queue) = mpsc::channel(BATCHES_AHEAD);
+        let prover = Prover {
+            task: self.task.clone(),
+            journal: self.journal.clone(),
+            digest_key: self.journal.digest_key().await?,
+            status: self.status.clone(),
+        };
+        let prover = tokio::spawn(prover.run(queue));
+        let following = Following {
+            task: self.task.clone(),
+            record: record.clone(),
+            status: self.status.clone(),
+            lease,
+            proofs: jobs,
+            stop: stop.clone(),
+        };
+        let watcher = tokio::spawn(stop_when_reached(self.status.clone(), until, asked, stop.clone()));
+        // The prover proves what was applied before it ends, so that a stopped migration leaves
+        // nothing unproven; when it fails, following stops with it.
+        let prover = async {
+            let result = prover.await.map_err(|_| panicked("the prover"))?;
+            stop.cancel();
+            result
+        };
+        let (followed, proven) = tokio::join!(following.run(feed, follow, &offsets), prover);
+        watcher.abort();
+        proven.and(followed)
+    }
+
+    /// Takes up following where it was last proven.
+    async fn resume(&self, record: &Record, links: &mut Links) -> Result<(Follow, Vec<i64>)> {
+        let (source, target) = links.sessions().await?;
+        let row = record.fence(target).await?.ok_or_else(|| {
+            Error::new(ErrorKind::Broken, "INV-3: the target's fence row is gone")
+                .advise("something else writes rowproof.fence; check who may")
+        })?;
+        let (proven, offsets) = match self.journal.proven().await? {
+            Some((proven, _)) if proven.w > row.w => {
+                return Err(Error::new(
+                    ErrorKind::Broken,
+                    format!(
+                        "INV-3: the target stands at {} although it was proven at {}",
+                        row.w, proven.w
+                    ),
+                )
+                .advise("the target was restored to an older state: begin again with a new task"));
+            }
+            Some((proven, offsets)) => (proven.w, offsets),
+            None => (row.w, row.offsets.clone()),
+        };
+        // Definitions are those of the source at the fence; a table that has changed since is
+        // stopped by its DDL in the feed.
+        let tables = self.followed_tables(record, source, target, row.w).await?;
+        Ok((Follow::new(proven, offsets.clone(), &row, tables), offsets))
+    }
+
+    async fn followed_tables(
+        &self,
+        record: &Record,
+        source: &mut crate::database::Session,
+        target: &mut crate::database::Session,
+        at: CommitTs,
+    ) -> Result<BTreeMap<TableName, Followed>> {
+        source.set_snapshot(Some(at)).await?;
+        let now = Catalog::read(source, &self.task.scope).await?;
+        let mut tables = BTreeMap::new();
+        for (name, base, stopped) in record.followed(target).await? {
+            let stopped = stopped.map(|(at, reason)| Stop { at, reason });
+            let table = now.find(&name).cloned().unwrap_or_else(|| Table::unknown(name.clone()));
+            tables.insert(name, Followed { table: Arc::new(table), base, stopped });
+        }
+        Ok(tables)
+    }
+}
+
+/// Ends with an error when the lease is lost, and otherwise never.
+async fn watch(keeper: JoinHandle<Result<()>>) -> Result<()> {
+    match keeper.await {
+        Ok(Ok(())) => std::future::pending().await,
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(panicked("the keeper of the lease")),
+    }
+}
+
+/// Stops following when the wanted state is reached.
+async fn stop_when_reached(
+    status: StatusBoard,
+    until: Option<Until>,
+    asked: CommitTs,
+    stop: CancellationToken,
+) {
+    if until != Some(Until::CaughtUp) {
+        return;
+    }
+    while status.snapshot().proven.is_none_or(|proven| proven.w < asked) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    stop.cancel();
+}

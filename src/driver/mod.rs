@@ -1,0 +1,19 @@
+//! The driver: carries out what the machines decide, against the real servers.
+
+mod check;
+mod chunk_read;
+mod follow;
+mod lease;
+mod link;
+mod load;
+mod migrate;
+mod precheck;
+mod prove;
+mod repair;
+mod schema;
+mod status;
+
+pub use check::{CheckOutcome, CheckedTable, check};
+pub use migrate::{MigrateOutcome, Until, migrate};
+pub use precheck::{Finding, Level, precheck};
+pub use repair::{RepairOutcome, apply_repairs};

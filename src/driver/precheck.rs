@@ -1,0 +1,296 @@
+//! What would stop or spoil a migration, each with its fix.
+
+use super::link::Links;
+use crate::broker::Feed;
+use crate::database::{
+    Catalog, Record, Session, collations, current_ts, gc_life_time, undo_retention_s,
+};
+use crate::error::{Error, Result};
+use crate::schema::obstacles;
+use crate::task::{FeedTask, Task};
+use serde::Serialize;
+use std::fmt;
+
+/// The seconds for which old versions should be readable on both sides at least: a fence must
+/// outlive its proof.
+const READABLE_S: u64 = 600;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// It is as it should be.
+    Ok,
+    /// It may spoil the migration.
+    Warning,
+    /// It makes the migration impossible.
+    Error,
+}
+
+/// One thing that precheck looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What was found.
+    pub what: String,
+    /// Why it matters.
+    pub why: String,
+    /// What to do; empty where nothing is wrong.
+    pub fix: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.level {
+            Level::Ok => "ok     ",
+            Level::Warning => "warning",
+            Level::Error => "error  ",
+        };
+        write!(f, "{word}  {}", self.what)?;
+        if self.level != Level::Ok {
+            write!(f, "\n         why: {}\n         fix: {}", self.why, self.fix)?;
+        }
+        Ok(())
+    }
+}
+
+impl Finding {
+    fn ok(what: impl Into<String>) -> Finding {
+        Finding { level: Level::Ok, what: what.into(), why: String::new(), fix: String::new() }
+    }
+
+    fn warning(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
+        Finding { level: Level::Warning, what: what.into(), why: why.to_owned(), fix: fix.into() }
+    }
+
+    fn error(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
+        Finding { level: Level::Error, what: what.into(), why: why.to_owned(), fix: fix.into() }
+    }
+
+    /// Turns an error that was met while looking into a finding.
+    fn met(error: &Error, why: &str) -> Finding {
+        let text = error.to_string();
+        let fix = text.split_once("what to do: ").map_or("see the message", |(_, fix)| fix);
+        Finding::error(error.message(), why, fix)
+    }
+}
+
+/// Looks at both databases and at the feed.
+///
+/// # Errors
+/// If a database cannot be reached at all; everything else is a finding.
+pub async fn precheck(task: &Task) -> Result<Vec<Finding>> {
+    let mut links = Links::new(task);
+    let (source, target) = links.sessions().await?;
+    let mut findings = Vec::new();
+    versions(source, target, &mut findings).await?;
+    retention(source, target, &mut findings).await?;
+    grants(task, target, &mut findings).await?;
+    tables(task, source, target, &mut findings).await?;
+    match &task.feed {
+        Some(feed) => findings.push(look_at_feed(feed, source).await),
+        None => findings.push(Finding::warning(
+            "the task file has no [feed]",
+            "changes made after the load begins will not reach the target",
+            "add [feed] with brokers and topics, or stop all writes before the load",
+        )),
+    }
+    Ok(findings)
+}
+
+async fn versions(
+    source: &mut Session,
+    target: &mut Session,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let version = source.text("SELECT VERSION()").await?.unwrap_or_default();
+    findings.push(match version.to_lowercase().contains("tidb") {
+        true => Finding::ok(format!("source: {version}")),
+        false => Finding::error(
+            format!("the source is not TiDB: {version}"),
+            "snapshots and the feed are TiDB's",
+            "point [source] at a TiDB server",
+        ),
+    });
+    let version = target.text("SELECT VERSION()").await?.unwrap_or_default();
+    findings.push(match version.to_lowercase().contains("oceanbase") {
+        true => Finding::ok(format!("target: {version}")),
+        false => Finding::error(
+            format!("the target is not OceanBase: {version}"),
+            "fences are read by OceanBase's commit numbers",
+            "point [target] at an OceanBase MySQL tenant",
+        ),
+    });
+    Ok(())
+}
+
+async fn retention(
+    source: &mut Session,
+    target: &mut Session,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let life = gc_life_time(source).await?;
+    let what = format!("source: tidb_gc_life_time is {life}");
+    findings.push(match duration_s(&life) {
+        Some(seconds) if seconds >= READABLE_S => Finding::ok(what),
+        _ => Finding::warning(
+            what,
+            "the load reads the source as of its start, and proofs as of their fence: what GC \
+             takes before cannot be proven",
+            "SET GLOBAL tidb_gc_life_time = '24h' on the source for the time of the migration",
+        ),
+    });
+    let retention = undo_retention_s(target).await?;
+    findings.push(match retention {
+        Some(seconds) if seconds >= READABLE_S => {
+            Finding::ok(format!("target: undo_retention is {seconds} s"))
+        }
+        Some(seconds) => Finding::warning(
+            format!("target: undo_retention is {seconds} s"),
+            "proofs read the target as of their fence: what outlives it must be proven again",
+            format!("ALTER SYSTEM SET undo_retention = {READABLE_S} in the tenant, or more"),
+        ),
+        None => Finding::warning(
+            "target: undo_retention cannot be seen",
+            "proofs read the target as of their fence",
+            "ask the administrator for its value; 1800 is the default",
+        ),
+    });
+    Ok(())
+}
+
+/// Reads a duration as TiDB prints it, for example `10m0s` or `24h0m0s`.
+fn duration_s(text: &str) -> Option<u64> {
+    let mut seconds = 0;
+    let mut number = String::new();
+    for character in text.chars() {
+        if character.is_ascii_digit() {
+            number.push(character);
+            continue;
+        }
+        let unit = match character {
+            'h' => 3_600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        seconds += number.parse::<u64>().ok()? * unit;
+        number.clear();
+    }
+    number.is_empty().then_some(seconds)
+}
+
+/// Tries whether rowproof's own tables can be made and read as of a snapshot.
+async fn grants(task: &Task, target: &mut Session, findings: &mut Vec<Finding>) -> Result<()> {
+    let record = Record::new(&task.name);
+    let why = "rowproof keeps its progress on the target, in the transactions of the rows";
+    if let Err(error) = record.prepare(target).await {
+        findings.push(Finding::met(&error, why));
+        return Ok(());
+    }
+    match target.text("SELECT MAX(ora_rowscn) FROM rowproof.fence").await {
+        Ok(_) => findings.push(Finding::ok("target: the database rowproof can be written")),
+        Err(error) => findings.push(Finding::met(&error, why)),
+    }
+    Ok(())
+}
+
+async fn tables(
+    task: &Task,
+    source: &mut Session,
+    target: &mut Session,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let wanted = Catalog::read(source, &task.scope).await?;
+    let existing = Catalog::read(target, &task.scope).await?;
+    let collations = collations(target).await?;
+    let before = findings.len();
+    for table in &wanted.tables {
+        for obstacle in obstacles(table, &collations) {
+            let what = format!("table {}: {}", table.name, obstacle.what);
+            findings.push(Finding::error(what, &obstacle.why, obstacle.fix));
+        }
+    }
+    for (name, what) in &wanted.others {
+        findings.push(Finding::error(
+            format!("{name}: {what}"),
+            "rowproof does not carry it yet and drops nothing silently",
+            format!("exclude {name} under [tables]"),
+        ));
+    }
+    if wanted.tables.is_empty() && wanted.others.is_empty() {
+        findings.push(Finding::error(
+            "no table is in scope",
+            "there is nothing to migrate",
+            "compare include and exclude under [tables] with the source's tables, and the grants \
+             of rowproof's user on the source",
+        ));
+    }
+    if findings.len() == before {
+        let count = wanted.tables.len();
+        findings.push(Finding::ok(format!("all {count} tables in scope can be carried")));
+    }
+    for table in &wanted.tables {
+        triggers(table, &existing, target, findings).await?;
+    }
+    Ok(())
+}
+
+/// Finds triggers on target tables: they would write rows that no event asks for.
+async fn triggers(
+    table: &crate::schema::Table,
+    existing: &Catalog,
+    target: &mut Session,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let Some(existing) = existing.find(&table.name) else {
+        return Ok(());
+    };
+    let literal = |text: &str| crate::apply::text_literal(text.as_bytes());
+    let sql = format!(
+        "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS \
+         WHERE EVENT_OBJECT_SCHEMA = {} AND EVENT_OBJECT_TABLE = {}",
+        literal(&existing.name.schema),
+        literal(&existing.name.table)
+    );
+    if target.text(sql).await?.is_some() {
+        findings.push(Finding::error(
+            format!("table {} has a trigger on the target", table.name),
+            "it would fire on rowproof's writes and change what is migrated",
+            "drop it until the cutover",
+        ));
+    }
+    Ok(())
+}
+
+async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
+    let why = "changes made during and after the load come through the feed";
+    let look = async {
+        let feed = Feed::connect(task).await?;
+        let ends = feed.ends().await?;
+        let now = current_ts(source).await?;
+        feed.assert_reaches_back(now, &ends).await?;
+        Ok::<usize, Error>(feed.partitions())
+    };
+    match look.await {
+        Ok(partitions) => Finding::ok(format!(
+            "feed: topic {} with {partitions} partitions speaks Open Protocol and covers a load \
+             that begins now",
+            task.topic()
+        )),
+        Err(error) => Finding::met(&error, why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration_s;
+
+    #[test]
+    fn durations_are_read_as_tidb_prints_them() {
+        assert_eq!(duration_s("10m0s"), Some(600));
+        assert_eq!(duration_s("24h0m0s"), Some(86_400));
+        assert_eq!(duration_s("soon"), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! Proving batches: the keys that a batch touched, read from both sides at its fence.
+
+use super::chunk_read::compare_rows;
+use super::link::{Links, Retries};
+use super::status::StatusBoard;
+use crate::apply::lookup_condition;
+use crate::database::{ScanRequest, scan_sql};
+use crate::engine::Batch;
+use crate::error::{ErrorKind, Result};
+use crate::feed::FoldedTable;
+use crate::fence::Fence;
+use crate::journal::{BatchRow, FoundBy, Journal, now_ms};
+use crate::proof::{Comparison, Reason};
+use crate::row::{DigestKey, Rows};
+use crate::task::Task;
+use tokio::sync::mpsc;
+
+/// How many keys one query looks up.
+const KEYS_PER_QUERY: usize = 500;
+
+/// How many batches may wait to be proven before the applier waits.
+pub const BATCHES_AHEAD: usize = 16;
+
+/// A batch that was applied, and its fence.
+#[derive(Debug)]
+pub struct ProofJob {
+    /// The fence at the end of the batch.
+    pub fence: Fence,
+    /// The batch.
+    pub batch: Batch,
+}
+
+/// Proves batches while the next ones are applied.
+#[derive(Debug)]
+pub struct Prover {
+    /// The task.
+    pub task: Task,
+    /// The journal.
+    pub journal: Journal,
+    /// The key of the row digests.
+    pub digest_key: DigestKey,
+    /// The status.
+    pub status: StatusBoard,
+}
+
+impl Prover {
+    /// Proves batches in their order until no more come.
+    ///
+    /// # Errors
+    /// If a side cannot be read for another reason than that a snapshot has expired or a
+    /// definition has changed: those withdraw the verdicts of the tables in question.
+    pub async fn run(self, mut jobs: mpsc::Receiver<ProofJob>) -> Result<()> {
+        let mut links = Links::new(&self.task);
+        while let Some(job) = jobs.recv().await {
+            self.prove(&mut links, &job).await?;
+            self.journal.set_proven(job.fence, &job.batch.offsets).await?;
+            self.status.update(|status| status.proven = Some(job.fence));
+        }
+        Ok(())
+    }
+
+    async fn prove(&self, links: &mut Links, job: &ProofJob) -> Result<()> {
+        for name in &job.batch.stopped {
+            let detail = "a DDL stopped this table; see rowproof.followed_table on the target";
+            self.journal.withdraw(name, Reason::Ddl, detail).await?;
+        }
+        if job.batch.tables.is_empty() {
+            return Ok(());
+        }
+        let (mut keys, mut differences, mut verdict) = (0, 0, "equal");
+        for folded in &job.batch.tables {
+            keys += folded.rows.len() as u64;
+            match self.prove_table(links, job.fence, folded).await {
+                Ok(0) => {}
+                Ok(found) => {
+                    differences += found;
+                    verdict = "different";
+                }
+                Err(error) => {
+                    let reason = match error.kind() {
+                        ErrorKind::Expired => Reason::Expired,
+                        ErrorKind::SchemaChanged => Reason::SchemaChanged,
+                        _ => return Err(error.at(format!("proving {}", folded.table.name))),
+                    };
+                    links.reset();
+                    let name = &folded.table.name;
+                    self.journal.withdraw(name, reason, error.message()).await?;
+                    verdict = "unproven";
+                }
+            }
+        }
+        let batch = BatchRow {
+            fence: job.fence,
+            from: job.batch.from,
+            changes: job.batch.changes as u64,
+            keys,
+            differences,
+            verdict: verdict.to_owned(),
+            at_ms: now_ms(),
+        };
+        self.journal.add_batch(&batch).await
+    }
+
+    /// Proves what a batch did to one table, and returns how many rows differ.
+    async fn prove_table(
+        &self,
+        links: &mut Links,
+        fence: Fence,
+        folded: &FoldedTable,
+    ) -> Result<u64> {
+        let mut differences = 0;
+        for rows in folded.rows.chunks(KEYS_PER_QUERY) {
+            let keys: Vec<&[u8]> = rows.iter().map(|row| row.key.as_slice()).collect();
+            let condition = lookup_condition(&folded.table, keys.iter().copied());
+            let mut retries = Retries::new();
+            let comparison = loop {
+                match self.read_and_compare(links, fence, folded, &condition).await {
+                    Ok(comparison) => break comparison,
+                    Err(error) => {
+                        links.reset();
+                        retries.pause(error).await?;
+                    }
+                }
+            };
+            let name = &folded.table.name;
+            self.journal.close_differences(name, fence, &keys).await?;
+            let found = &comparison.differences;
+            self.journal.add_differences(name, fence, FoundBy::Batch, found).await?;
+            differences += found.len() as u64;
+        }
+        Ok(differences)
+    }
+
+    async fn read_and_compare(
+        &self,
+        links: &mut Links,
+        fence: Fence,
+        folded: &FoldedTable,
+        condition: &str,
+    ) -> Result<Comparison> {
+        let (source, target) = links.sessions().await?;
+        source.set_snapshot(Some(fence.w)).await?;
+        let request = ScanRequest::of(Some(condition));
+        let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
+        let read_target = async {
+            target.assert_fence(&self.task.name, fence).await?;
+            let request = ScanRequest { snapshot: Some(fence.s), ..request };
+            target.scan(scan_sql(&folded.table, request), &mut target_rows).await
+        };
+        let read_source = source.scan(scan_sql(&folded.table, request), &mut source_rows);
+        let (source_read, target_read) = tokio::join!(read_source, read_target);
+        source_read.and(target_read)?;
+        compare_rows(&folded.table, &self.digest_key, source_rows, target_rows).await
+    }
+}

@@ -1,0 +1,122 @@
+//! Applying repairs: under a lock that keeps the applier away, with the source read anew.
+
+use super::follow::APPLIER_SLOT;
+use super::link::Links;
+use crate::apply::{delete_keys, insert_rows, lookup_condition};
+use crate::database::{Record, ScanRequest, newest_fence, scan_sql};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fence::FenceState;
+use crate::journal::{DifferenceRow, Journal};
+use crate::proof::compare;
+use crate::row::{DigestKey, Rows};
+use crate::schema::{Table, TableName};
+use crate::task::Task;
+use serde::Serialize;
+
+/// How many rows are repaired in one transaction: the applier waits meanwhile.
+const ROWS_PER_TRANSACTION: i64 = 200;
+
+/// How often the lock is tried for while a large batch is being applied.
+const LOCK_TRIES: usize = 600;
+
+/// How long to wait between two tries.
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// What a repair did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct RepairOutcome {
+    /// Rows of the target that were brought to what the source holds.
+    pub repaired: u64,
+    /// Rows that no longer differed.
+    pub already_equal: u64,
+}
+
+/// Repairs the rows that the journal knows to differ, in one table or in all.
+///
+/// INV-5: a repair never overwrites newer data. While the applier is locked out, the target stands
+/// at its newest fence; the source is read again as of that fence, and what is written is what the
+/// source holds there, not what was seen when the difference was found. The rows stay unproven
+/// until a later fence reads them equal.
+///
+/// # Errors
+/// If the target has no fence, or a side fails.
+pub async fn apply_repairs(task: &Task, only: Option<&TableName>) -> Result<RepairOutcome> {
+    let journal = Journal::open(&task.state_dir).await?;
+    let key = journal.digest_key().await?;
+    let mut links = Links::new(task);
+    let mut outcome = RepairOutcome::default();
+    let mut after = 0;
+    loop {
+        let rows = journal.differences(only, after, ROWS_PER_TRANSACTION).await?;
+        let Some(last) = rows.last() else {
+            return Ok(outcome);
+        };
+        after = last.id;
+        for of_table in rows.chunk_by(|a, b| a.table == b.table) {
+            let name = &of_table[0].table;
+            let table = journal.table_model(name).await?.ok_or_else(|| {
+                Error::new(ErrorKind::Broken, format!("the journal does not know table {name}"))
+            })?;
+            let found = repair_rows(task, &mut links, &table, &key, of_table).await?;
+            outcome.repaired += found.repaired;
+            outcome.already_equal += found.already_equal;
+            for row in of_table {
+                journal.mark_repaired(row.id).await?;
+            }
+        }
+    }
+}
+
+async fn repair_rows(
+    task: &Task,
+    links: &mut Links,
+    table: &Table,
+    key: &DigestKey,
+    rows: &[DifferenceRow],
+) -> Result<RepairOutcome> {
+    let record = Record::new(&task.name);
+    let (source, target) = links.sessions().await?;
+    let w = lock_at_fence(task, &record, target).await?;
+    let condition = lookup_condition(table, rows.iter().map(|row| row.difference.key.as_slice()));
+    let sql = scan_sql(table, ScanRequest::of(Some(&condition)));
+    let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
+    source.set_snapshot(Some(w)).await?;
+    source.scan(sql.clone(), &mut source_rows).await?;
+    target.scan(sql, &mut target_rows).await?;
+    let comparison = compare(table, key, &source_rows, &target_rows).map_err(|error| {
+        Error::new(ErrorKind::Rejected, format!("table {}: {error}", table.name))
+    })?;
+    let found = &comparison.differences;
+    for statement in delete_keys(table, found.iter().map(|found| found.key.as_slice())) {
+        target.execute(statement).await?;
+    }
+    for statement in insert_rows(table, found.iter().filter_map(|found| found.source.as_deref())) {
+        target.execute(statement).await?;
+    }
+    target.execute("COMMIT").await?;
+    let repaired = found.len() as u64;
+    Ok(RepairOutcome { repaired, already_equal: (rows.len() as u64).saturating_sub(repaired) })
+}
+
+/// Begins a transaction in which the applier can commit nothing, with the target at a fence, and
+/// returns the fence's timestamp.
+async fn lock_at_fence(
+    task: &Task,
+    record: &Record,
+    target: &mut crate::database::Session,
+) -> Result<crate::feed::CommitTs> {
+    for _ in 0..LOCK_TRIES {
+        target.execute("BEGIN").await?;
+        record.lock_applier(target, APPLIER_SLOT).await?;
+        match newest_fence(target, &task.name).await? {
+            Some((row, fence)) if row.state == FenceState::Complete => return Ok(fence.w),
+            Some(_) => {}
+            None => break,
+        }
+        target.execute("ROLLBACK").await?;
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    target.execute("ROLLBACK").await?;
+    Err(Error::new(ErrorKind::Refused, "the target stands at no fence")
+        .advise("repair --apply works on a migration whose load is done; else use the printed SQL"))
+}
