@@ -1,2 +1,18 @@
-//! x
+//! Tests by behaviour. Those of `layers` need nothing; all others run against the real servers of a
+//! lab: set ROWPROOF_LAB_DIR to the directory of one that is up, as `make test` does.
 
+mod cli_errors;
+mod corruption;
+mod created_tables;
+mod feed_exact;
+mod key_order;
+mod kills;
+mod lab;
+mod layers;
+mod lease;
+mod plain_sql;
+mod precheck;
+mod road;
+mod secrecy;
+mod types;
+mod web;

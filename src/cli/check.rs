@@ -2,7 +2,8 @@
 
 use super::{CommonArgs, only, print_json};
 use rowproof::Result;
-use rowproof::driver;
+use rowproof::driver::{self, CheckOutcome};
+use rowproof::report::{TableLine, verdicts_text};
 
 /// Compare whole tables of a running migration at a fence made after this command began.
 #[derive(clap::Args, Debug)]
@@ -22,8 +23,28 @@ impl Check {
         if self.common.json {
             print_json(&outcome);
         } else {
-            print_json(&outcome);
+            print!("{}", text(&outcome));
         }
         Ok(outcome.exit_code())
     }
+}
+
+/// Returns the verdicts for people.
+fn text(outcome: &CheckOutcome) -> String {
+    let lines: Vec<TableLine> = outcome
+        .tables
+        .iter()
+        .map(|table| TableLine {
+            name: table.name.clone(),
+            verdict: table.verdict.clone(),
+            counts: table.counts,
+            repaired: 0,
+        })
+        .collect();
+    let answer = match (outcome.exit_code(), outcome.fence) {
+        (0, Some(fence)) => format!("equal: every table in scope was read on both sides at {fence}"),
+        (1, _) => "different: see `rowproof diff` and `rowproof repair`".to_owned(),
+        _ => "unproven: see the reasons above".to_owned(),
+    };
+    format!("{}\n{answer}, in {:.1} s\n", verdicts_text(&lines), outcome.seconds)
 }

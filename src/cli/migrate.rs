@@ -2,8 +2,9 @@
 
 use super::{CommonArgs, stop_on_signal};
 use clap::ValueEnum;
-use rowproof::Result;
 use rowproof::driver::{self, Until};
+use rowproof::journal::Journal;
+use rowproof::{Result, report};
 
 /// Copy schema and rows, follow the feed, prove every step, and serve the page.
 ///
@@ -40,7 +41,8 @@ impl Migrate {
         if self.common.json {
             super::print_json(&outcome.tables);
         } else {
-            super::print_json(&outcome.tables);
+            let journal = Journal::open(&task.state_dir).await?;
+            print!("{}", report::Summary::read(&journal).await?);
         }
         if until == Some(Until::Schema) {
             return Ok(0);

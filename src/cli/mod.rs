@@ -1,9 +1,12 @@
 //! The command line: one file per command, each a thin layer over the driver and the reports.
 
 mod check;
+mod diff;
 mod migrate;
 mod precheck;
+mod repair;
 mod serve;
+mod status;
 
 use clap::{Args, Parser, Subcommand};
 use rowproof::{Error, ErrorKind, Result};
@@ -28,6 +31,9 @@ enum Command {
     Precheck(precheck::Precheck),
     Migrate(migrate::Migrate),
     Check(check::Check),
+    Diff(diff::Diff),
+    Repair(repair::Repair),
+    Status(status::StatusCommand),
     Serve(serve::Serve),
 }
 
@@ -58,6 +64,9 @@ impl Cli {
             Command::Precheck(command) => command.run().await,
             Command::Migrate(command) => command.run().await,
             Command::Check(command) => command.run().await,
+            Command::Diff(command) => command.run().await,
+            Command::Repair(command) => command.run().await,
+            Command::Status(command) => command.run().await,
             Command::Serve(command) => command.run().await,
         }
     }

@@ -1,0 +1,411 @@
+//! The state of the whole migration at one moment.
+
+use super::clock::{Moment, duration, utc, wall_ms};
+use super::table::{TableDocument, TableLine, verdicts_text};
+use super::{Answer, WRITES, number};
+use crate::error;
+use crate::fence::Fence;
+use crate::journal::{Journal, Phase, Progress, Status, now_ms};
+use crate::proof::Verdict;
+use serde::{Serialize, Serializer};
+use std::fmt::{self, Write};
+
+/// What the journal says at one moment.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// When this was read, in milliseconds since the epoch.
+    pub now_ms: i64,
+    /// What the migration does.
+    pub status: Status,
+    /// Whether a process keeps that up to date.
+    pub live: bool,
+    /// The verdicts.
+    pub tables: Vec<TableLine>,
+    /// Is it safe to cut over?
+    pub answer: Answer,
+}
+
+impl Summary {
+    /// Reads it from the journal.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn read(journal: &Journal) -> error::Result<Summary> {
+        let status = journal.status().await?;
+        let kinds = journal.difference_kinds().await?;
+        let tables = journal.tables().await?;
+        let tables = tables
+            .iter()
+            .map(|row| TableLine::new(row, kinds.get(&row.name).copied().unwrap_or_default()));
+        let live = status.is_live();
+        Ok(Summary::new(now_ms(), status, live, tables.collect()))
+    }
+
+    fn new(now_ms: i64, status: Status, live: bool, tables: Vec<TableLine>) -> Summary {
+        let answer = Answer::of(&status, live, now_ms, &tables);
+        Summary {
+            now_ms,
+            status,
+            live,
+            tables,
+            answer,
+        }
+    }
+
+    /// Returns how many tables are equal, different and unproven.
+    pub fn verdicts(&self) -> [u64; 3] {
+        let mut counts = [0; 3];
+        for table in &self.tables {
+            match table.verdict {
+                Verdict::Equal { .. } => counts[0] += 1,
+                Verdict::Different { .. } => counts[1] += 1,
+                Verdict::Unproven { .. } => counts[2] += 1,
+            }
+        }
+        counts
+    }
+
+    /// Returns how many rows are known to differ.
+    pub fn differing_rows(&self) -> u64 {
+        let rows = |table: &TableLine| {
+            let counts = table.counts;
+            counts.missing + counts.extra + counts.changed
+        };
+        self.tables.iter().map(rows).sum()
+    }
+
+    /// Says what differs, in one sentence.
+    pub fn difference_sentence(&self) -> String {
+        let [equal, different, unproven] = self.verdicts();
+        let rows = self.differing_rows();
+        let tables = number::of(self.tables.len() as u64, "table");
+        match (different, unproven) {
+            (0, 0) if equal == 0 => "nothing has been compared yet".to_owned(),
+            (0, 0) => format!("nothing that was read: {tables} equal"),
+            (0, _) => format!(
+                "nothing is known to differ, but {} of {tables} unproven",
+                number::count(unproven)
+            ),
+            _ => format!(
+                "{} in {} of {tables}",
+                number::of(rows, "row"),
+                number::count(different)
+            ),
+        }
+    }
+
+    /// Says what the migration does now, in one sentence.
+    pub fn activity_sentence(&self) -> String {
+        let last = utc(self.status.beat_ms);
+        match (self.status.phase, self.live) {
+            (Phase::Idle, _) => "no migration has run with this state directory".to_owned(),
+            (Phase::Stopped, _) => format!("stopped in order at {last}"),
+            (Phase::Failed, _) => format!("failed at {last}"),
+            (phase, false) => format!("not running; it was last seen at {last}, {}", doing(phase)),
+            (phase, true) => doing(phase).to_owned(),
+        }
+    }
+
+    /// Returns how old a fence is, in words.
+    pub fn age(&self, fence: Fence) -> String {
+        duration(self.now_ms - wall_ms(fence.w))
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let answer = &self.answer;
+        match answer.safe_to_cut_over {
+            true => writeln!(text, "Safe to cut over? YES: {}", answer.because).expect(WRITES),
+            false => writeln!(text, "Safe to cut over? NO").expect(WRITES),
+        }
+        for reason in &answer.reasons {
+            writeln!(text, "  - {reason}").expect(WRITES);
+        }
+        writeln!(text, "What is different? {}", self.difference_sentence()).expect(WRITES);
+        writeln!(text, "What is it doing?  {}", self.activity_sentence()).expect(WRITES);
+        for (name, value) in self.facts() {
+            writeln!(text, "  {name:<18} {value}").expect(WRITES);
+        }
+        if !self.tables.is_empty() {
+            text.push('\n');
+            text.push_str(&verdicts_text(&self.tables));
+        }
+        text
+    }
+
+    /// Returns what is known of the work, as pairs of a name and a value in words.
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        let status = &self.status;
+        let mut facts = Vec::new();
+        if status.phase == Phase::Idle {
+            return facts;
+        }
+        facts.push(("task", status.task.clone()));
+        if let Some(waiting) = &status.waiting_for {
+            facts.push(("waiting for", waiting.clone()));
+        }
+        facts.push(("full load", load_sentence(&status.load, status.phase)));
+        if let Some(base) = status.base {
+            facts.push((
+                "loaded as of (T0)",
+                format!("W {base}, {}", utc(wall_ms(base))),
+            ));
+        }
+        for (name, fence) in [
+            ("newest fence", status.fence),
+            ("newest proven", status.proven),
+        ] {
+            facts.push((
+                name,
+                fence.map_or_else(|| "none yet".to_owned(), |it| self.fence_text(it)),
+            ));
+        }
+        facts.push((
+            "applied",
+            format!(
+                "{} in {} since {}",
+                number::of(status.changes, "change"),
+                if status.batches == 1 {
+                    "1 batch".to_owned()
+                } else {
+                    format!("{} batches", number::count(status.batches))
+                },
+                utc(status.started_ms)
+            ),
+        ));
+        facts.push((
+            "held back",
+            format!(
+                "{} of changes wait for the watermark",
+                number::bytes(status.waiting_bytes)
+            ),
+        ));
+        facts.push(("memory", number::bytes(status.resident_bytes)));
+        facts
+    }
+
+    fn fence_text(&self, fence: Fence) -> String {
+        let time = utc(wall_ms(fence.w));
+        format!(
+            "{} old: {time}, W {}, S {}",
+            self.age(fence),
+            fence.w,
+            fence.s
+        )
+    }
+
+    /// Returns the document of `status --json` and of the web's status route.
+    pub fn document(&self) -> StatusDocument {
+        let status = &self.status;
+        StatusDocument {
+            answer: self.answer.clone(),
+            now: utc(self.now_ms),
+            live: self.live,
+            task: status.task.clone(),
+            phase: status.phase,
+            waiting_for: status.waiting_for.clone(),
+            started: (status.started_ms > 0).then(|| utc(status.started_ms)),
+            last_seen: (status.beat_ms > 0).then(|| utc(status.beat_ms)),
+            load: status.load,
+            base: status.base.map(|base| base.to_string()),
+            fence: status.fence.map(Moment::from),
+            fence_age_ms: status
+                .fence
+                .map(|fence| (self.now_ms - wall_ms(fence.w)).max(0)),
+            proven: status.proven.map(Moment::from),
+            changes: status.changes,
+            batches: status.batches,
+            waiting_bytes: status.waiting_bytes,
+            resident_bytes: status.resident_bytes,
+            differing_rows: self.differing_rows(),
+            tables: self.tables.iter().map(TableDocument::from).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    /// Prints the summary for a terminal: the answer first, then what differs, then what happens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+impl Serialize for Summary {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
+    }
+}
+
+fn doing(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Idle => "nothing",
+        Phase::Starting => "starting: looks at both sides and takes the lease",
+        Phase::Schema => "making databases and tables on the target",
+        Phase::Load => "full load: copies the tables and reads every chunk back",
+        Phase::Follow => "following: applies and proves the changes of the source",
+        Phase::Stopped => "stopped",
+        Phase::Failed => "failed",
+    }
+}
+
+/// Says how far the load is: never a share without what it is a share of.
+fn load_sentence(load: &Progress, phase: Phase) -> String {
+    let done = load.tables > 0 && load.tables == load.tables_done;
+    let tables = format!(
+        "{} of {} loaded and proven",
+        number::count(load.tables_done),
+        number::of(load.tables, "table")
+    );
+    let rows = if done || phase == Phase::Follow {
+        number::of(load.rows, "row")
+    } else {
+        format!(
+            "{} of about {} rows",
+            number::count(load.rows),
+            number::count(load.rows_estimate)
+        )
+    };
+    format!("{tables}; {rows}, {}", number::of(load.chunks, "chunk"))
+}
+
+/// The state of a migration as a JSON document; timestamps are text because programs that read
+/// JSON numbers as doubles would round them.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusDocument {
+    /// Is it safe to cut over?
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// When the journal was read.
+    pub now: String,
+    /// Whether a process keeps this up to date.
+    pub live: bool,
+    /// The task's name.
+    pub task: String,
+    /// The phase.
+    pub phase: Phase,
+    /// What is being waited for, or what went wrong.
+    pub waiting_for: Option<String>,
+    /// When the process began.
+    pub started: Option<String>,
+    /// When the process was last seen alive.
+    pub last_seen: Option<String>,
+    /// How far the load is.
+    pub load: Progress,
+    /// The timestamp of the load.
+    pub base: Option<String>,
+    /// The newest fence.
+    pub fence: Option<Moment>,
+    /// How old it is, in milliseconds.
+    pub fence_age_ms: Option<i64>,
+    /// The newest proven fence.
+    pub proven: Option<Moment>,
+    /// Changes applied since the process began.
+    pub changes: u64,
+    /// Batches applied since the process began.
+    pub batches: u64,
+    /// Bytes of changes that wait for the watermark.
+    pub waiting_bytes: u64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Rows that are known to differ.
+    pub differing_rows: u64,
+    /// The verdicts.
+    pub tables: Vec<TableDocument>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::testing::line;
+    use super::*;
+    use crate::proof::{How, Reason};
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn fence(age_ms: i64) -> Fence {
+        Fence {
+            w: ((NOW - age_ms) as u64) << 18,
+            s: 7,
+        }
+    }
+
+    fn following() -> Status {
+        Status {
+            task: "shop".to_owned(),
+            phase: Phase::Follow,
+            beat_ms: NOW,
+            started_ms: NOW - 60_000,
+            fence: Some(fence(1_000)),
+            proven: Some(fence(2_000)),
+            changes: 12_345,
+            batches: 1,
+            load: Progress {
+                tables: 1,
+                tables_done: 1,
+                rows: 5,
+                rows_estimate: 9,
+                chunks: 1,
+            },
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_answer_comes_first() {
+        let verdict = Verdict::Equal {
+            fence: fence(2_000),
+            how: How::Carried,
+        };
+        let summary = Summary::new(NOW, following(), true, vec![line("a", verdict)]);
+        let text = summary.text();
+        assert!(
+            text.starts_with("Safe to cut over? YES: 1 table equal: 1 carried"),
+            "{text}"
+        );
+        assert!(
+            text.contains("What is different? nothing that was read: 1 table equal\n"),
+            "{text}"
+        );
+        assert!(text.contains("12,345 changes in 1 batch since"), "{text}");
+        assert!(
+            text.contains("newest proven      2.0 s old: 2023-11-14 22:13:18.000 UTC"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn inv_2_an_unproven_table_is_never_fine() {
+        let verdict = Verdict::unproven(Reason::Failed, "shard down");
+        let summary = Summary::new(NOW, following(), true, vec![line("a", verdict)]);
+        let text = summary.text();
+        assert!(
+            text.starts_with("Safe to cut over? NO\n  - shop.a is unproven: failed\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("nothing is known to differ, but 1 of 1 table unproven"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_empty_journal_says_so() {
+        let summary = Summary::new(NOW, Status::default(), false, Vec::new());
+        let text = summary.text();
+        assert!(text.contains("no table has been read yet"), "{text}");
+        assert!(text.contains("no migration has run"), "{text}");
+        assert!(!summary.document().answer.safe_to_cut_over);
+    }
+
+    #[test]
+    fn a_dead_process_is_seen() {
+        let summary = Summary::new(NOW, following(), false, Vec::new());
+        assert!(
+            summary
+                .activity_sentence()
+                .starts_with("not running; it was last seen at")
+        );
+        let document = serde_json::to_value(summary.document()).expect("a document");
+        assert_eq!(document["safe_to_cut_over"], false);
+        assert_eq!(document["fence"]["w"], fence(1_000).w.to_string());
+    }
+}

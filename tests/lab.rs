@@ -1,0 +1,376 @@
+//! A task of its own on the shared lab: databases, feed, task file, state directory, processes.
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The user as whom rowproof runs in tests: never an administrator.
+pub const USER: &str = "rowproof_test";
+
+/// The password of [`USER`], which must never be seen anywhere.
+pub const PASSWORD: &str = "canary-password-5309";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// One test's part of the lab.
+pub struct Lab {
+    env: HashMap<String, String>,
+    /// The database that the test has to itself, on both servers.
+    pub database: String,
+    /// The directory of the task file, the state and the logs.
+    pub dir: PathBuf,
+    /// The port of the page.
+    pub web_port: u16,
+}
+
+impl Lab {
+    /// Prepares a database of its own on the source and the grants for rowproof's user.
+    pub async fn new(name: &str) -> Lab {
+        let lab_dir = std::env::var("ROWPROOF_LAB_DIR").expect(
+            "ROWPROOF_LAB_DIR names no lab: run `make test`, or fixtures/lab/up and set it",
+        );
+        let text = std::fs::read_to_string(Path::new(&lab_dir).join("lab.env")).expect("lab.env");
+        let mut env: HashMap<String, String> = text
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        env.insert("LAB_DIR".to_owned(), lab_dir);
+        let place = NEXT.fetch_add(1, Ordering::Relaxed);
+        let database = format!("t{}_{place}_{name}", std::process::id());
+        let dir = std::env::temp_dir().join(format!("rowproof-test-{database}"));
+        std::fs::create_dir_all(&dir).expect("a directory for the test");
+        let web_port = free_port();
+        let lab = Lab { env, database, dir, web_port };
+        lab.prepare().await;
+        lab
+    }
+
+    async fn prepare(&self) {
+        let database = &self.database;
+        let mut source = self.source().await;
+        run(&mut source, &format!("CREATE DATABASE {database}")).await;
+        run(&mut source, &user_sql()).await;
+        run(&mut source, &format!("GRANT SELECT ON *.* TO {USER}")).await;
+        let mut target = self.target().await;
+        // Two tests may make the user at the same moment.
+        let _ = try_run(&mut target, &user_sql()).await;
+        run(&mut target, "CREATE DATABASE IF NOT EXISTS rowproof").await;
+        run(&mut target, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await;
+        for grant in [
+            format!("GRANT ALL ON rowproof.* TO {USER}"),
+            format!("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON {database}.* TO {USER}"),
+        ] {
+            run(&mut target, &grant).await;
+        }
+    }
+
+    fn port(&self, name: &str) -> u16 {
+        self.env[name].parse().expect("a port in lab.env")
+    }
+
+    /// Returns the port of the source.
+    pub fn source_port(&self) -> u16 {
+        self.port("TIDB_PORT")
+    }
+
+    /// Returns the port of the target.
+    pub fn target_port(&self) -> u16 {
+        self.port("OCEANBASE_PORT")
+    }
+
+    /// Returns the port of Kafka.
+    pub fn kafka_port(&self) -> u16 {
+        self.port("KAFKA_PORT")
+    }
+
+    /// Connects to the source as administrator.
+    pub async fn source(&self) -> MySqlConnection {
+        connect(self.source_port()).await
+    }
+
+    /// Connects to the target as administrator.
+    pub async fn target(&self) -> MySqlConnection {
+        connect(self.target_port()).await
+    }
+
+    /// Creates the feed of this test's database.
+    pub fn create_feed(&self) {
+        let filter = format!("{}.*", self.database);
+        self.feed(&["create", "--topic", &self.database, "--filter", &filter]);
+    }
+
+    /// Runs the lab's feed command.
+    pub fn feed(&self, arguments: &[&str]) {
+        let output = Command::new(repository().join("fixtures/lab/feed"))
+            .args(arguments)
+            .args(["--dir", &self.env["LAB_DIR"]])
+            .stdin(Stdio::null())
+            .output()
+            .expect("fixtures/lab/feed");
+        assert!(output.status.success(), "feed {arguments:?}: {}", text(&output));
+    }
+
+    /// Returns the directory of the lab.
+    pub fn lab_dir(&self) -> &str {
+        &self.env["LAB_DIR"]
+    }
+
+    /// Returns the text of a task file for this test.
+    pub fn task_text(&self) -> String {
+        format!(
+            r#"
+            name = "{database}"
+            [source]
+            host = "127.0.0.1"
+            port = {source}
+            user = "{USER}"
+            password_env = "ROWPROOF_TEST_PASSWORD"
+            [target]
+            host = "127.0.0.1"
+            port = {target}
+            user = "{USER}"
+            password_env = "ROWPROOF_TEST_PASSWORD"
+            [feed]
+            brokers = "127.0.0.1:{kafka}"
+            topics = ["{database}"]
+            [tables]
+            include = ["{database}.*"]
+            [state]
+            dir = "{dir}/state"
+            [web]
+            listen = "127.0.0.1:{web}"
+            "#,
+            database = self.database,
+            source = self.source_port(),
+            target = self.target_port(),
+            kafka = self.kafka_port(),
+            dir = self.dir.display(),
+            web = self.web_port,
+        )
+    }
+
+    /// Writes the task file and returns its path.
+    pub fn write_task(&self, text: &str) -> PathBuf {
+        let path = self.dir.join("task.toml");
+        std::fs::write(&path, text).expect("the task file");
+        path
+    }
+
+    /// Prepares a run of rowproof with this test's task file.
+    pub fn rowproof(&self, arguments: &[&str]) -> Command {
+        let path = self.dir.join("task.toml");
+        if !path.exists() {
+            self.write_task(&self.task_text());
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rowproof"));
+        command
+            .args(arguments)
+            .arg("-c")
+            .arg(path)
+            .env("ROWPROOF_TEST_PASSWORD", PASSWORD)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs rowproof to its end.
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        let output = self.rowproof(arguments).output().expect("rowproof");
+        Finished::of(&output)
+    }
+
+    /// Starts `rowproof migrate`, its talk going to a file.
+    pub fn start_migrate(&self) -> Migrating {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("migrate.log"))
+            .expect("a log file");
+        let child = self
+            .rowproof(&["migrate"])
+            .stdout(log.try_clone().expect("the log file again"))
+            .stderr(log)
+            .spawn()
+            .expect("rowproof migrate");
+        Migrating { child, log: self.dir.join("migrate.log") }
+    }
+
+    /// Runs the shop program of the fixtures against a server.
+    pub fn shop(&self, port: u16, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
+        command
+            .args(arguments)
+            .args(["--host", "127.0.0.1", "--user", "root"])
+            .args(["--port", &port.to_string(), "--database", &self.database])
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Checks and asserts that every table is equal.
+    pub fn assert_check_equal(&self) {
+        let check = self.run(&["check", "--json"]);
+        assert_eq!(check.code, 0, "{}\n{}", check.stdout, check.stderr);
+    }
+}
+
+impl Drop for Lab {
+    /// Removes what a passing test made; a failing one leaves its traces.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the traces of the failed test are in {}", self.dir.display());
+            return;
+        }
+        let _ = Command::new(repository().join("fixtures/lab/feed"))
+            .args(["remove", "--topic", &self.database, "--dir", &self.env["LAB_DIR"]])
+            .stdin(Stdio::null())
+            .output();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A finished run of rowproof.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; -1 if it was killed.
+    pub code: i32,
+    /// What it answered.
+    pub stdout: String,
+    /// What it told.
+    pub stderr: String,
+}
+
+impl Finished {
+    fn of(output: &Output) -> Finished {
+        Finished {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Returns the JSON document on stdout.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|_| panic!("no JSON: {}\n{}", self.stdout, self.stderr))
+    }
+}
+
+/// A migration that runs; it is killed when it is dropped.
+pub struct Migrating {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Migrating {
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Tells how it ended, if it has.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.child.try_wait().expect("a child").map(|status| status.code().unwrap_or(-1))
+    }
+
+    /// Waits for it to end by itself.
+    pub fn wait(&mut self, patience: Duration) -> i32 {
+        wait_until("migrate ends", patience, || self.ended())
+    }
+
+    /// Asks it to stop and returns its exit code.
+    pub fn stop(&mut self) -> i32 {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.wait(Duration::from_secs(60))
+    }
+
+    /// Returns what it has told so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Migrating {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Waits until something is there, and panics when it does not come.
+pub fn wait_until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs a statement.
+pub async fn run(connection: &mut MySqlConnection, sql: &str) {
+    try_run(connection, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// Runs a statement that may fail.
+pub async fn try_run(connection: &mut MySqlConnection, sql: &str) -> Result<u64, sqlx::Error> {
+    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await?;
+    Ok(done.rows_affected())
+}
+
+/// Reads all rows of a query as texts.
+pub async fn texts(connection: &mut MySqlConnection, sql: &str) -> Vec<Vec<Option<String>>> {
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(connection).await;
+    let rows = rows.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let cell = |row: &sqlx::mysql::MySqlRow, column: usize| {
+        row.try_get_unchecked::<&[u8], usize>(column)
+            .ok()
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
+    rows.iter().map(|row| (0..row.len()).map(|column| cell(row, column)).collect()).collect()
+}
+
+/// Returns the repository's directory.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+async fn connect(port: u16) -> MySqlConnection {
+    let options = MySqlConnectOptions::new()
+        .host("127.0.0.1")
+        .port(port)
+        .username("root")
+        .ssl_mode(MySqlSslMode::Disabled)
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .set_names(false)
+        .disable_statement_logging();
+    let mut connection = options.connect().await.expect("a connection to the lab");
+    run(&mut connection, "SET NAMES utf8mb4").await;
+    run(&mut connection, "SET time_zone = '+00:00'").await;
+    connection
+}
+
+fn user_sql() -> String {
+    format!("CREATE USER IF NOT EXISTS {USER} IDENTIFIED BY '{PASSWORD}'")
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
