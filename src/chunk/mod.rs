@@ -8,7 +8,7 @@ mod size;
 mod stripe;
 mod walk;
 
-pub use range::{Bound, Key, Range, bound};
+pub use range::{Key, Range};
 pub use size::ChunkSize;
 pub use stripe::stripes;
 pub use walk::{Chunk, Walk};

@@ -2,7 +2,7 @@
 
 use crate::apply::literal;
 use crate::row::{Cells, Kind};
-use crate::schema::{Table, quote};
+use crate::schema::{Column, Table, quote};
 use serde::{Deserialize, Serialize};
 
 /// The key of a row: the cells of the key's columns, none of them NULL.
@@ -27,48 +27,11 @@ impl Key {
     }
 }
 
-/// What is known of a key as the end of a chunk.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Bound {
-    /// Both engines order every other key alike against it.
-    Safe,
-    /// It holds a control character, which sorts before the end of a text on one engine only.
-    Unsafe,
-    /// It is safe if the source holds no row that fulfils this condition.
-    SafeUnless(String),
-}
-
-/// Tells whether a chunk may end at `key`.
+/// The keys behind `after` up to and including `up_to`, in TiDB's order; an open end where there is
+/// none.
 ///
-/// TiDB compares `utf8mb4_bin` texts by their bytes, without trailing spaces; OceanBase pads the
-/// shorter one with spaces. The two disagree only where one text continues the other with spaces
-/// and then a character below the space: TiDB puts `'a\x01'` behind `'a'`, OceanBase before it
-/// (seen on both servers). Such continuations of a bound stand right behind it in TiDB's order,
-/// between the bound and the bound with `'!'` at its end, so one small query finds them.
-pub fn bound(table: &Table, key: &Key) -> Bound {
-    let mut conditions = Vec::new();
-    let mut equal_so_far = String::new();
-    for (column, cell) in table.key().iter().zip(key.cells()) {
-        let name = quote(&column.name);
-        if matches!(column.kind, Kind::Char | Kind::Text) {
-            if cell.iter().any(|byte| *byte < b' ') {
-                return Bound::Unsafe;
-            }
-            let end = cell.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
-            let from = literal(&column.kind, Some(cell));
-            let to = literal(&column.kind, Some(&[&cell[..end], b"!"].concat()));
-            conditions.push(format!("({equal_so_far}{name} > {from} AND {name} < {to})"));
-        }
-        let value = literal(&column.kind, Some(cell));
-        equal_so_far.push_str(&format!("{name} = {value} AND "));
-    }
-    if conditions.is_empty() { Bound::Safe } else { Bound::SafeUnless(conditions.join(" OR ")) }
-}
-
-/// The keys behind `after` up to and including `up_to`; an open end where there is none.
-///
-/// Ranges that share their ends cover every key exactly once, whatever keys there are, as long as
-/// both engines order every key alike against the ends, see [`bound`].
+/// Ranges that share their ends cover every key exactly once, whatever keys there are, because the
+/// target is asked for the same keys in the same order, see [`Range::target_condition`].
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Range {
     /// The key behind which the range begins.
@@ -78,28 +41,132 @@ pub struct Range {
 }
 
 impl Range {
-    /// Returns the condition that selects the range's rows, or nothing for the whole table.
+    /// Returns the condition that selects the range's rows on the source, or nothing for the whole
+    /// table.
+    pub fn source_condition(&self, table: &Table) -> Option<String> {
+        self.condition(table, 0, native)
+    }
+
+    /// Returns the condition that selects the same rows on the target.
     ///
-    /// A composite bound `(a, b) > (x, y)` is written out as `a >= x AND (a > x OR b > y)`, because
-    /// neither server's optimizer turns the row comparison into an index range.
-    pub fn condition(&self, table: &Table) -> Option<String> {
+    /// Both servers order integers and binary keys alike. `utf8mb4_bin` texts TiDB compares by their
+    /// bytes, without trailing spaces; OceanBase pads the shorter one with spaces, so that it puts
+    /// `'a\x01'` before `'a'` and TiDB behind (seen on both servers). For such keys the exact
+    /// comparison is of bytes, which no index serves, and beside it stands a wider range in
+    /// OceanBase's own order, which one does.
+    pub fn target_condition(&self, table: &Table) -> Option<String> {
+        if !table.key().iter().any(is_text) {
+            return self.source_condition(table);
+        }
+        let shared = self.shared_cells();
         let mut conditions = Vec::new();
         if let Some(after) = &self.after {
-            conditions.push(comparison(table, after, ">", false));
+            for (column, cell) in table.key().iter().zip(after.cells()).take(shared) {
+                let value = literal(&column.kind, Some(cell));
+                conditions.push(format!("{} = {value}", quote(&column.name)));
+            }
         }
-        if let Some(up_to) = &self.up_to {
-            conditions.push(comparison(table, up_to, "<", true));
+        if let Some(column) = table.key().get(shared) {
+            conditions.extend(self.wider_range(column, shared));
         }
+        conditions.extend(self.condition(table, shared, bytewise));
         (!conditions.is_empty()).then(|| conditions.join(" AND "))
+    }
+
+    /// Compares the key's columns from `first` on with both ends.
+    fn condition(&self, table: &Table, first: usize, side: Side) -> Option<String> {
+        let columns = &table.key()[first.min(table.key_len)..];
+        let ends = [(&self.after, ">", false), (&self.up_to, "<", true)];
+        let conditions: Vec<String> = ends
+            .into_iter()
+            .filter_map(|(end, operator, inclusive)| {
+                let cells = &end.as_ref()?.cells()[first..];
+                Some(comparison(columns, cells, operator, inclusive, side))
+            })
+            .collect();
+        (!conditions.is_empty()).then(|| conditions.join(" AND "))
+    }
+
+    /// Returns how many of the first cells both ends have in common; never all of them.
+    fn shared_cells(&self) -> usize {
+        let (Some(after), Some(up_to)) = (&self.after, &self.up_to) else {
+            return 0;
+        };
+        let shared = after.cells().iter().zip(up_to.cells()).take_while(|(a, b)| a == b).count();
+        shared.min(after.cells().len().saturating_sub(1))
+    }
+
+    /// Bounds one column in OceanBase's order so widely that no row of the range is left out.
+    ///
+    /// Behind `after` in TiDB's order, but before it in OceanBase's, are only texts that continue
+    /// it: none of them is below `after` filled up with NUL characters. Up to `up_to` in TiDB's
+    /// order, but behind it in OceanBase's, are only texts that it continues with a control
+    /// character: none of them is above what stands before its first one.
+    fn wider_range(&self, column: &Column, place: usize) -> Vec<String> {
+        let name = quote(&column.name);
+        let cell = |end: &Option<Key>| Some(end.as_ref()?.cells()[place].clone());
+        let (mut low, mut high) = (cell(&self.after), cell(&self.up_to));
+        if is_text(column) {
+            low = low.map(|cell| {
+                let mut filled = without_trailing_spaces(&cell).to_vec();
+                filled.resize(filled.len().max(KEY_CHARACTERS_MAX), 0);
+                filled
+            });
+            high = high.map(|cell| {
+                let control = cell.iter().position(|byte| *byte < b' ');
+                cell[..control.unwrap_or(cell.len())].to_vec()
+            });
+        }
+        let bound = |operator: &str, cell: Vec<u8>| {
+            format!("{name} {operator} {}", literal(&column.kind, Some(&cell)))
+        };
+        low.map(|cell| bound(">=", cell)).into_iter().chain(high.map(|cell| bound("<=", cell))).collect()
     }
 }
 
-/// Writes the comparison of the key's columns with a bound, from the first column on.
-fn comparison(table: &Table, key: &Key, operator: &str, inclusive: bool) -> String {
+/// The most characters that a key's text can have: OceanBase's keys have up to 16 KiB, TiDB's 3 KiB.
+const KEY_CHARACTERS_MAX: usize = 768;
+
+/// How a column and a cell of it are written for a comparison.
+type Side = fn(&Column, &[u8]) -> (String, String);
+
+/// Compares in the server's own order.
+fn native(column: &Column, cell: &[u8]) -> (String, String) {
+    (quote(&column.name), literal(&column.kind, Some(cell)))
+}
+
+/// Compares texts in TiDB's order on any server: by bytes, without trailing spaces.
+fn bytewise(column: &Column, cell: &[u8]) -> (String, String) {
+    if !is_text(column) {
+        return native(column, cell);
+    }
+    let cell = literal(&Kind::Bytes, Some(without_trailing_spaces(cell)));
+    (format!("CAST(RTRIM({}) AS BINARY)", quote(&column.name)), cell)
+}
+
+fn is_text(column: &Column) -> bool {
+    matches!(column.kind, Kind::Char | Kind::Text)
+}
+
+fn without_trailing_spaces(cell: &[u8]) -> &[u8] {
+    let end = cell.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    &cell[..end]
+}
+
+/// Writes the comparison of columns with cells, from the first on.
+///
+/// A composite bound `(a, b) > (x, y)` is written out as `a >= x AND (a > x OR b > y)`, because
+/// neither server's optimizer turns the comparison of rows into an index range.
+fn comparison(
+    columns: &[Column],
+    cells: &[Vec<u8>],
+    operator: &str,
+    inclusive: bool,
+    side: Side,
+) -> String {
     let mut terms: Option<String> = None;
-    for (column, cell) in table.key().iter().zip(key.cells()).rev() {
-        let name = quote(&column.name);
-        let value = literal(&column.kind, Some(cell));
+    for (column, cell) in columns.iter().zip(cells).rev() {
+        let (name, value) = side(column, cell);
         terms = Some(match terms {
             None if inclusive => format!("{name} {operator}= {value}"),
             None => format!("{name} {operator} {value}"),
@@ -150,21 +217,38 @@ mod tests {
     fn composite_bounds_are_index_ranges() {
         let range = Range { after: Some(key("x", "1")), up_to: Some(key("y", "2")) };
         assert_eq!(
-            range.condition(&composite()).as_deref(),
+            range.source_condition(&composite()).as_deref(),
             Some(
                 "(`a` >= 'x' AND (`a` > 'x' OR (`b` > 1))) AND \
                  (`a` <= 'y' AND (`a` < 'y' OR (`b` <= 2)))"
             )
         );
-        assert_eq!(Range::default().condition(&composite()), None);
+        assert_eq!(Range::default().source_condition(&composite()), None);
     }
 
     #[test]
-    fn a_text_bound_is_safe_unless_it_is_continued_below_the_space() {
-        assert_eq!(bound(&composite(), &key("a\u{1}", "1")), Bound::Unsafe);
+    fn the_target_compares_texts_by_bytes_beside_a_wider_range() {
+        let range = Range { after: Some(key("x ", "1")), up_to: Some(key("y\u{1}z", "2")) };
+        let condition = range.target_condition(&composite()).expect("a condition");
+        let low = format!("`a` >= 'x{}' AND ", "\\0".repeat(KEY_CHARACTERS_MAX - 1));
+        let rest = condition.strip_prefix(&low).expect("the low end is filled with NUL");
         assert_eq!(
-            bound(&composite(), &key("a ", "1")),
-            Bound::SafeUnless("(`a` > 'a ' AND `a` < 'a!')".to_owned())
+            rest,
+            "`a` <= 'y' AND \
+             (CAST(RTRIM(`a`) AS BINARY) >= x'78' AND (CAST(RTRIM(`a`) AS BINARY) > x'78' OR \
+             (`b` > 1))) AND \
+             (CAST(RTRIM(`a`) AS BINARY) <= x'79017a' AND (CAST(RTRIM(`a`) AS BINARY) < \
+             x'79017a' OR (`b` <= 2)))"
+        );
+        assert_eq!(Range::default().target_condition(&composite()), None);
+    }
+
+    #[test]
+    fn what_both_ends_share_is_an_equality() {
+        let range = Range { after: Some(key("x", "1")), up_to: Some(key("x", "9")) };
+        assert_eq!(
+            range.target_condition(&composite()).as_deref(),
+            Some("`a` = 'x' AND `b` >= 1 AND `b` <= 9 AND (`b` > 1) AND (`b` <= 9)")
         );
     }
 

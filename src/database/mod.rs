@@ -17,4 +17,4 @@ pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{Holder, LoadedChunk, Record, TaskRow};
 pub use scan::{ScanRequest, column_expressions, scan_sql};
 pub use session::{Server, Session};
-pub use tidb::{current_ts, gc_life_time, is_closed, key_bounds};
+pub use tidb::{current_ts, gc_life_time, key_bounds};

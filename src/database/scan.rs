@@ -59,9 +59,15 @@ pub fn scan_sql(table: &Table, request: ScanRequest<'_>) -> String {
 }
 
 impl Range {
-    /// Returns the query that reads this range of a table.
-    pub fn scan_sql(&self, table: &Table, limit: Option<usize>, snapshot: Option<Scn>) -> String {
-        let condition = self.condition(table);
-        scan_sql(table, ScanRequest { condition: condition.as_deref(), limit, snapshot })
+    /// Returns the query that reads up to `limit` rows of this range on the source.
+    pub fn source_sql(&self, table: &Table, limit: Option<usize>) -> String {
+        let condition = self.source_condition(table);
+        scan_sql(table, ScanRequest { condition: condition.as_deref(), limit, snapshot: None })
+    }
+
+    /// Returns the query that reads this range on the target, now or as of a snapshot.
+    pub fn target_sql(&self, table: &Table, snapshot: Option<Scn>) -> String {
+        let condition = self.target_condition(table);
+        scan_sql(table, ScanRequest { condition: condition.as_deref(), limit: None, snapshot })
     }
 }

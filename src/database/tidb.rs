@@ -34,9 +34,3 @@ pub async fn key_bounds(session: &mut Session, table: &Table) -> Result<Option<(
     let bound = |place: usize| rows.first()?.get(place)?.as_ref()?.parse().ok();
     Ok(bound(0).zip(bound(1)))
 }
-
-/// Tells whether no row fulfils the condition that would make a key unfit as a bound.
-pub async fn is_closed(session: &mut Session, table: &Table, condition: &str) -> Result<bool> {
-    let sql = format!("SELECT 1 FROM {} WHERE {condition} LIMIT 1", table.name.sql());
-    Ok(session.text(sql).await?.is_none())
-}

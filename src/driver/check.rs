@@ -345,7 +345,7 @@ impl Checking {
         let mut target_rows = Rows::new();
         let read_target = async {
             target.assert_fence(&self.task.name, fence).await?;
-            let sql = chunk.range.scan_sql(table, None, Some(fence.s));
+            let sql = chunk.range.target_sql(table, Some(fence.s));
             target.scan(sql, &mut target_rows).await
         };
         let (next, read) = tokio::join!(read_chunk(source, table, walk), read_target);

@@ -1,16 +1,13 @@
 //! Reading and comparing one chunk, for the load and for checks alike.
 
-use crate::chunk::{Bound, Chunk, Key, Range, Walk, bound, stripes};
-use crate::database::{Session, is_closed, key_bounds};
+use crate::chunk::{Chunk, Range, Walk, stripes};
+use crate::database::{Session, key_bounds};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proof::{Comparison, compare};
 use crate::row::{DigestKey, Rows};
 use crate::schema::Table;
 use std::sync::Arc;
 use tokio::sync::oneshot;
-
-/// How many keys at the end of a chunk are tried as its bound.
-const BOUND_TRIES: usize = 16;
 
 /// The span of keys below which a table is not cut into stripes: it is read before the cuts pay.
 /// TiDB's estimate of the rows is no help, it is zero until the table is analyzed.
@@ -27,7 +24,7 @@ pub async fn cut(source: &mut Session, table: &Table, count: u32) -> Result<Vec<
 /// Reads the next chunk of a walk on the source, at the snapshot of the session.
 ///
 /// # Errors
-/// If the read fails, or no key of the chunk is fit to be its end.
+/// If the read fails.
 pub async fn read_chunk(
     source: &mut Session,
     table: &Table,
@@ -37,38 +34,10 @@ pub async fn read_chunk(
         return Ok(None);
     };
     let mut rows = Rows::new();
-    source.scan(range.scan_sql(table, Some(asked), None), &mut rows).await?;
+    source.scan(range.source_sql(table, Some(asked)), &mut rows).await?;
     let exhausted = rows.len() < asked;
-    if !exhausted {
-        cut_at_safe_bound(source, table, &mut rows).await?;
-    }
     let chunk = walk.on_read(table, &rows, exhausted);
     Ok(Some((chunk, rows)))
-}
-
-/// Cuts rows off the end until the last key is one against which both engines order alike.
-async fn cut_at_safe_bound(source: &mut Session, table: &Table, rows: &mut Rows) -> Result<()> {
-    for _ in 0..BOUND_TRIES.min(rows.len()) {
-        let key = Key::of(table, rows.packed(rows.len() - 1));
-        let safe = match bound(table, &key) {
-            Bound::Safe => true,
-            Bound::Unsafe => false,
-            Bound::SafeUnless(condition) => is_closed(source, table, &condition).await?,
-        };
-        if safe {
-            return Ok(());
-        }
-        rows.truncate(rows.len() - 1);
-    }
-    Err(Error::new(
-        ErrorKind::Refused,
-        format!(
-            "table {}: {BOUND_TRIES} keys in a row hold control characters, which the two \
-             databases order differently",
-            table.name
-        ),
-    )
-    .advise("exclude the table under [tables]"))
 }
 
 /// Compares two sets of rows on the pool of rayon, so that the connections go on meanwhile.

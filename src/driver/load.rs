@@ -165,7 +165,7 @@ impl Load {
             walk.resume_after(&chunk);
             if !self.journal.has_load_proof(&work.table.name, work.stripe, chunk.seq).await? {
                 let mut rows = Rows::new();
-                let sql = chunk.range.scan_sql(&work.table, None, None);
+                let sql = chunk.range.source_sql(&work.table, None);
                 links.source.session().await?.scan(sql, &mut rows).await?;
                 self.prove(links, work, &chunk, rows, loads).await?;
             } else {
@@ -220,7 +220,7 @@ impl Load {
         loads: &Loads,
     ) -> Result<()> {
         let mut target = Rows::new();
-        let sql = chunk.range.scan_sql(&work.table, None, None);
+        let sql = chunk.range.target_sql(&work.table, None);
         links.target.session().await?.scan(sql, &mut target).await?;
         let rows = source.len() as u64;
         let comparison = compare_rows(&work.table, &self.digest_key, source, target).await?;

@@ -76,6 +76,7 @@ impl Script {
             "runs, use `rowproof repair --apply` instead. A repair is not a verification: the rows"
                 .to_owned(),
             "stay unproven until `rowproof check` or the migration reads them equal.".to_owned(),
+            "The last line counts the statements; without it the script was cut short.".to_owned(),
         ];
         let mut head = String::new();
         for line in lines {
@@ -125,8 +126,7 @@ impl Script {
         Ok(Some(piece))
     }
 
-    /// Returns the end of the script. Without it the script was cut short: its last line says how
-    /// many statements there are.
+    /// Returns the end of the script, whose last line says how many statements there are.
     pub fn tail(mut self) -> String {
         let commit = if self.statements > 0 {
             self.commit()

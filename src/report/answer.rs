@@ -21,6 +21,8 @@ pub struct Answer {
     pub safe_to_cut_over: bool,
     /// What the equality rests on, when it is safe.
     pub because: String,
+    /// What that equality cannot see, when it is safe.
+    pub caution: Option<String>,
     /// Why it is not safe, the gravest first.
     pub reasons: Vec<String>,
 }
@@ -34,14 +36,14 @@ impl Answer {
         let mut reasons = table_reasons(status, tables);
         reasons.extend(feed_reasons(status, live, now_ms));
         let safe_to_cut_over = reasons.is_empty();
-        let because = if safe_to_cut_over {
-            because(tables)
-        } else {
-            String::new()
+        let (because, caution) = match safe_to_cut_over {
+            true => (because(tables), caution(tables)),
+            false => (String::new(), None),
         };
         Answer {
             safe_to_cut_over,
             because,
+            caution,
             reasons,
         }
     }
@@ -110,24 +112,35 @@ fn feed_reasons(status: &Status, live: bool, now_ms: i64) -> Option<String> {
     (age > PROVEN_AGE_MAX_MS).then(|| format!("the newest proven fence is {} old", duration(age)))
 }
 
+/// Returns how many tables are equal in this way.
+fn equal_by(tables: &[TableLine], wanted: How) -> u64 {
+    let is =
+        |table: &&TableLine| matches!(table.verdict, Verdict::Equal { how, .. } if how == wanted);
+    tables.iter().filter(is).count() as u64
+}
+
 fn because(tables: &[TableLine]) -> String {
-    let how = |wanted: How| {
-        let is = |table: &&TableLine| matches!(table.verdict, Verdict::Equal { how, .. } if how == wanted);
-        tables.iter().filter(is).count() as u64
-    };
-    let (read, carried) = (how(How::Read), how(How::Carried));
+    let (read, carried) = (equal_by(tables, How::Read), equal_by(tables, How::Carried));
     let mut ways = Vec::new();
     if read > 0 {
         ways.push(format!("{} by reading both sides", number::count(read)));
     }
     if carried > 0 {
+        let carried = number::count(carried);
         ways.push(format!(
-            "{} carried on by proven batches since they were read",
-            number::count(carried)
+            "{carried} carried on by proven batches since they were read"
         ));
     }
     let all = number::of(tables.len() as u64, "table");
     format!("{all} equal: {}", ways.join(", "))
+}
+
+fn caution(tables: &[TableLine]) -> Option<String> {
+    (equal_by(tables, How::Carried) > 0).then(|| {
+        "carried verdicts cannot see what somebody else wrote on the target; \
+         `rowproof check` reads both sides whole"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -163,6 +176,12 @@ mod tests {
         let tables = [line("a", equal(How::Read)), line("b", equal(How::Carried))];
         let answer = Answer::of(&following(), true, NOW, &tables);
         assert!(answer.safe_to_cut_over, "{answer:?}");
+        assert!(
+            answer
+                .caution
+                .expect("a caution")
+                .contains("somebody else wrote")
+        );
         assert_eq!(
             answer.because,
             "2 tables equal: 1 by reading both sides, 1 carried on by proven batches since they \

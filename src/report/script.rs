@@ -24,6 +24,7 @@ pub struct RepairScript {
     current: Option<Passes>,
     script: Option<Script>,
     rows: u64,
+    statements: u64,
 }
 
 /// The passes over one table.
@@ -74,12 +75,18 @@ impl RepairScript {
             current: None,
             script: Some(script),
             rows,
+            statements: 0,
         })
     }
 
     /// Returns how many rows differ.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Returns how many statements were returned so far.
+    pub fn statements(&self) -> u64 {
+        self.statements
     }
 
     /// Returns the next piece of the script: the head, then one statement at a time, then the tail.
@@ -121,7 +128,10 @@ impl RepairScript {
             .as_mut()?
             .entry(&passes.table, &row.difference, row.fence, step)
         {
-            Ok(piece) => piece,
+            Ok(piece) => {
+                self.statements += u64::from(piece.is_some());
+                piece
+            }
             Err(error) => {
                 self.current = None;
                 Some(format!("\n-- NOT MENDED: {}\n", error.message()))

@@ -80,10 +80,10 @@ impl Summary {
         let rows = self.differing_rows();
         let tables = number::of(self.tables.len() as u64, "table");
         match (different, unproven) {
-            (0, 0) if equal == 0 => "nothing has been compared yet".to_owned(),
-            (0, 0) => format!("nothing that was read: {tables} equal"),
+            (0, 0) if equal == 0 => "Nothing has been compared yet".to_owned(),
+            (0, 0) => format!("Nothing: {tables} equal, each as of its fence"),
             (0, _) => format!(
-                "nothing is known to differ, but {} of {tables} unproven",
+                "Nothing is known to differ, but {} of {tables} unproven",
                 number::count(unproven)
             ),
             _ => format!(
@@ -98,24 +98,37 @@ impl Summary {
     pub fn activity_sentence(&self) -> String {
         let last = utc(self.status.beat_ms);
         match (self.status.phase, self.live) {
-            (Phase::Idle, _) => "no migration has run with this state directory".to_owned(),
-            (Phase::Stopped, _) => format!("stopped in order at {last}"),
-            (Phase::Failed, _) => format!("failed at {last}"),
-            (phase, false) => format!("not running; it was last seen at {last}, {}", doing(phase)),
+            (Phase::Idle, _) => {
+                "No migration has run with this state directory; `rowproof migrate` starts one"
+                    .to_owned()
+            }
+            (Phase::Stopped, _) => format!("Stopped in order at {last}"),
+            (Phase::Failed, _) => format!("Failed at {last}"),
+            (phase, false) => format!("Not running; it was last seen at {last}. {}", doing(phase)),
             (phase, true) => doing(phase).to_owned(),
         }
     }
 
     /// Returns how old a fence is, in words.
     pub fn age(&self, fence: Fence) -> String {
-        duration(self.now_ms - wall_ms(fence.w))
+        duration(self.age_ms(fence))
+    }
+
+    /// Returns how old a fence is by this machine's clock, in milliseconds.
+    pub fn age_ms(&self, fence: Fence) -> i64 {
+        (self.now_ms - wall_ms(fence.w)).max(0)
     }
 
     fn text(&self) -> String {
         let mut text = String::new();
         let answer = &self.answer;
         match answer.safe_to_cut_over {
-            true => writeln!(text, "Safe to cut over? YES: {}", answer.because).expect(WRITES),
+            true => {
+                writeln!(text, "Safe to cut over? YES: {}", answer.because).expect(WRITES);
+                if let Some(caution) = &answer.caution {
+                    writeln!(text, "  - {caution}").expect(WRITES);
+                }
+            }
             false => writeln!(text, "Safe to cut over? NO").expect(WRITES),
         }
         for reason in &answer.reasons {
@@ -144,42 +157,24 @@ impl Summary {
         if let Some(waiting) = &status.waiting_for {
             facts.push(("waiting for", waiting.clone()));
         }
-        facts.push(("full load", load_sentence(&status.load, status.phase)));
-        if let Some(base) = status.base {
-            facts.push((
-                "loaded as of (T0)",
-                format!("W {base}, {}", utc(wall_ms(base))),
-            ));
-        }
         for (name, fence) in [
             ("newest fence", status.fence),
             ("newest proven", status.proven),
         ] {
-            facts.push((
-                name,
-                fence.map_or_else(|| "none yet".to_owned(), |it| self.fence_text(it)),
-            ));
+            let text = fence.map_or_else(|| "none yet".to_owned(), |fence| self.fence_text(fence));
+            facts.push((name, text));
         }
-        facts.push((
-            "applied",
-            format!(
-                "{} in {} since {}",
-                number::of(status.changes, "change"),
-                if status.batches == 1 {
-                    "1 batch".to_owned()
-                } else {
-                    format!("{} batches", number::count(status.batches))
-                },
-                utc(status.started_ms)
-            ),
-        ));
+        facts.push(("applied", applied_sentence(status)));
+        let held_back = number::bytes(status.waiting_bytes);
         facts.push((
             "held back",
-            format!(
-                "{} of changes wait for the watermark",
-                number::bytes(status.waiting_bytes)
-            ),
+            format!("{held_back} of changes wait for the watermark"),
         ));
+        facts.push(("full load", load_sentence(&status.load, status.phase)));
+        if let Some(base) = status.base {
+            let text = format!("W {base}, {}", utc(wall_ms(base)));
+            facts.push(("loaded as of (T0)", text));
+        }
         facts.push(("memory", number::bytes(status.resident_bytes)));
         facts
     }
@@ -239,13 +234,22 @@ impl Serialize for Summary {
 fn doing(phase: Phase) -> &'static str {
     match phase {
         Phase::Idle => "nothing",
-        Phase::Starting => "starting: looks at both sides and takes the lease",
-        Phase::Schema => "making databases and tables on the target",
-        Phase::Load => "full load: copies the tables and reads every chunk back",
-        Phase::Follow => "following: applies and proves the changes of the source",
+        Phase::Starting => "Starting: looks at both sides and takes the lease",
+        Phase::Schema => "Making databases and tables on the target",
+        Phase::Load => "Full load: copies the tables and reads every chunk back",
+        Phase::Follow => "Following: applies and proves the changes of the source",
         Phase::Stopped => "stopped",
         Phase::Failed => "failed",
     }
+}
+
+fn applied_sentence(status: &Status) -> String {
+    let changes = number::of(status.changes, "change");
+    let batches = match status.batches {
+        1 => "1 batch".to_owned(),
+        many => format!("{} batches", number::count(many)),
+    };
+    format!("{changes} in {batches} since {}", utc(status.started_ms))
 }
 
 /// Says how far the load is: never a share without what it is a share of.
@@ -362,7 +366,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("What is different? nothing that was read: 1 table equal\n"),
+            text.contains("What is different? Nothing: 1 table equal, each as of its fence\n"),
             "{text}"
         );
         assert!(text.contains("12,345 changes in 1 batch since"), "{text}");
@@ -382,7 +386,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("nothing is known to differ, but 1 of 1 table unproven"),
+            text.contains("Nothing is known to differ, but 1 of 1 table unproven"),
             "{text}"
         );
     }
@@ -392,7 +396,7 @@ mod tests {
         let summary = Summary::new(NOW, Status::default(), false, Vec::new());
         let text = summary.text();
         assert!(text.contains("no table has been read yet"), "{text}");
-        assert!(text.contains("no migration has run"), "{text}");
+        assert!(text.contains("No migration has run"), "{text}");
         assert!(!summary.document().answer.safe_to_cut_over);
     }
 
@@ -402,7 +406,7 @@ mod tests {
         assert!(
             summary
                 .activity_sentence()
-                .starts_with("not running; it was last seen at")
+                .starts_with("Not running; it was last seen at")
         );
         let document = serde_json::to_value(summary.document()).expect("a document");
         assert_eq!(document["safe_to_cut_over"], false);

@@ -14,7 +14,7 @@ const WINDOW: usize = 160;
 /// A cell made visible.
 ///
 /// Text stands in quotes, so that the empty one can be seen and NULL is another thing; spaces at
-/// its ends are shown as `␣` and control characters by their symbols; binary values are shown in
+/// its ends are shown as `␣` and control characters by their names; binary values are shown in
 /// hexadecimal.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Shown {
@@ -24,6 +24,8 @@ pub struct Shown {
     pub head: String,
     /// What differs, or all of it.
     pub middle: String,
+    /// Whether the middle is what differs from the other side's cell.
+    pub differs: bool,
     /// What it has in common with the other side's cell, behind.
     pub tail: String,
     /// The whole length in words, if a part is not shown.
@@ -61,10 +63,14 @@ pub fn shown_pair(kind: &Kind, left: Option<&[u8]>, right: Option<&[u8]>) -> (Sh
         return (shown(kind, left), shown(kind, right));
     };
     let (start, end) = common(left, right, !kind.is_binary());
-    (
-        render(kind, left, start..left.len() - end),
-        render(kind, right, start..right.len() - end),
-    )
+    let side = |bytes: &[u8]| {
+        let differing = start..bytes.len() - end;
+        Shown {
+            differs: !differing.is_empty(),
+            ..render(kind, bytes, differing)
+        }
+    };
+    (side(left), side(right))
 }
 
 /// Says in words how two cells differ, where that is hard to see.
@@ -132,6 +138,7 @@ fn render_binary(bytes: &[u8], differing: Range<usize>) -> Shown {
     let dots = |cut: bool| if cut { "…" } else { "" };
     Shown {
         null: false,
+        differs: false,
         head: format!("x'{}{}", dots(skipped > 0), hex(&head[skipped..])),
         middle: format!("{}{}", hex(&middle[..kept]), dots(kept < middle.len())),
         tail: format!(
@@ -216,10 +223,10 @@ impl Spaces {
             let at_end = at < self.leading_to || at >= self.trailing_from;
             match character {
                 ' ' if at_end || self.blank.contains(&at) => out.push('␣'),
-                '\u{0}'..='\u{1f}' => {
-                    out.extend(char::from_u32(0x2400 + u32::from(character)));
-                }
-                '\u{7f}' => out.push('\u{2421}'),
+                '\0' => out.push_str("⟨NUL⟩"),
+                '\t' => out.push_str("⟨TAB⟩"),
+                '\n' => out.push_str("⟨LF⟩"),
+                '\r' => out.push_str("⟨CR⟩"),
                 other if is_invisible(other) => {
                     out.push_str(&format!("⟨U+{:04X}⟩", u32::from(other)));
                 }
@@ -271,7 +278,10 @@ mod tests {
         assert_eq!(alone(&Kind::Text, Some("")), "''");
         assert_eq!(alone(&Kind::Text, Some("NULL")), "'NULL'");
         assert_eq!(alone(&Kind::Text, Some("  a b ")), "'␣␣a b␣'");
-        assert_eq!(alone(&Kind::Text, Some("a\n\t\0\u{7f}")), "'a␊␉␀␡'");
+        assert_eq!(
+            alone(&Kind::Text, Some("a\n\t\0\u{7f}")),
+            "'a⟨LF⟩⟨TAB⟩⟨NUL⟩⟨U+007F⟩'"
+        );
         assert_eq!(
             alone(&Kind::Text, Some("a\u{a0}\u{202e}b")),
             "'a⟨U+00A0⟩⟨U+202E⟩b'"

@@ -1,0 +1,61 @@
+//! What somebody changes behind rowproof's back is found, and nothing else is.
+
+use crate::lab::{Lab, wait_until};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How often each kind of corruption is made and must be found.
+const ROUNDS: u32 = 50;
+
+/// The writers leave alone every row whose number is divisible by this.
+const KEEP: &str = "10";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_corruption_is_found_and_nothing_else_fifty_times_under_live_writes() {
+    let lab = Lab::new("corrupt").await;
+    let created = lab
+        .shop(lab.source_port(), &["create", "--rows", "5000", "--seed", "11"])
+        .output()
+        .expect("shop create");
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    lab.create_feed();
+    let mut migrating = lab.start_migrate();
+    let mut writers = lab
+        .shop(
+            lab.source_port(),
+            &["write", "--writers", "2", "--seconds", "900", "--rate", "150", "--keep-modulus", KEEP],
+        )
+        .spawn()
+        .expect("shop write");
+    wait_until("it follows", Duration::from_secs(120), || {
+        if let Some(code) = migrating.ended() {
+            panic!("it ended with {code}:\n{}", migrating.log());
+        }
+        migrating.log().contains("follow").then_some(())
+    });
+    for round in 0..ROUNDS {
+        let seed = round.to_string();
+        let corrupted = lab
+            .shop(
+                lab.target_port(),
+                &["corrupt", "--kinds", "value,delete,extra,swap", "--keep-modulus", KEEP, "--seed",
+                  &seed],
+            )
+            .output()
+            .expect("shop corrupt");
+        assert!(corrupted.status.success(), "{}", String::from_utf8_lossy(&corrupted.stderr));
+        let made = made(&String::from_utf8_lossy(&corrupted.stdout));
+        assert!(made.len() >= 4, "round {round}: {made:?}");
+        let check = lab.run(&["check", "--json"]);
+        assert_eq!(check.code, 1, "round {round}: {}", check.stdout);
+        assert_eq!(found(&lab), made, "round {round}");
+        let repaired = lab.run(&["repair", "--apply"]);
+        assert_eq!(repaired.code, 0, "round {round}: {}", repaired.stderr);
+    }
+    lab.assert_check_equal();
+    let pid = rustix::process::Pid::from_child(&writers);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    writers.wait().expect("the writers end");
+    lab.assert_check_equal();
+    crate::plain_sql::assert_same_rows(&lab).await;
+}
