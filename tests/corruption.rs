@@ -59,3 +59,23 @@ async fn every_corruption_is_found_and_nothing_else_fifty_times_under_live_write
     lab.assert_check_equal();
     crate::plain_sql::assert_same_rows(&lab).await;
 }
+
+/// The rows that were made to differ, as table, key and kind.
+type Rows = BTreeSet<(String, String, String)>;
+
+/// Reads what `shop corrupt` says that it did: one document for each row.
+fn made(text: &str) -> Rows {
+    let word = |row: &serde_json::Value, name: &str| row[name].as_str().expect("a text").to_owned();
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .map(|row: serde_json::Value| (word(&row, "table"), word(&row, "key"), word(&row, "difference")))
+        .collect()
+}
+
+/// Reads what rowproof knows to differ.
+fn found(lab: &Lab) -> Rows {
+    let diff = lab.run(&["diff", "--json"]).json();
+    let word = |row: &serde_json::Value, name: &str| row[name].as_str().expect("a text").to_owned();
+    let rows = diff["differences"].as_array().expect("differences");
+    rows.iter().map(|row| (word(row, "table"), word(row, "key"), word(row, "kind"))).collect()
+}

@@ -115,11 +115,6 @@ impl Lab {
         assert!(output.status.success(), "feed {arguments:?}: {}", text(&output));
     }
 
-    /// Returns the directory of the lab.
-    pub fn lab_dir(&self) -> &str {
-        &self.env["LAB_DIR"]
-    }
-
     /// Returns the text of a task file for this test.
     pub fn task_text(&self) -> String {
         format!(
@@ -266,6 +261,11 @@ pub struct Migrating {
 }
 
 impl Migrating {
+    /// Returns the number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

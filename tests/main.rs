@@ -2,14 +2,15 @@
 //! lab: set ROWPROOF_LAB_DIR to the directory of one that is up, as `make test` does.
 
 mod cli_errors;
-//mod corruption;
+mod corruption;
 mod created_tables;
 mod feed_exact;
 mod key_order;
-//mod kills;
+mod kills;
 mod lab;
 mod layers;
 mod lease;
+mod memory;
 mod plain_sql;
 mod precheck;
 mod road;

@@ -47,7 +47,8 @@ async fn column_expressions(source: &mut MySqlConnection, database: &str, table:
         let (name, kind) = (column[0].as_deref().unwrap_or(""), column[1].as_deref().unwrap_or(""));
         match kind {
             "float" => format!("`{name}` * 1e0"),
-            "double" => format!("`{name}`"),
+            // HEX of a decimal would be that of its integer part, and not beyond 64 bits.
+            "double" | "decimal" => format!("`{name}`"),
             "bit" => format!("`{name}` + 0"),
             "json" => format!("CONCAT('json:', `{name}`)"),
             _ => format!("HEX(`{name}`)"),

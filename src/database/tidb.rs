@@ -1,4 +1,7 @@
 //! What only TiDB answers.
+//!
+//! INV-6: the source is only read. Nothing here or in the driver sends it a statement that writes;
+//! the user that the README asks for may do no more than SELECT.
 
 use super::Session;
 use crate::error::Result;

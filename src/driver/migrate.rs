@@ -4,7 +4,7 @@ use super::follow::{APPLIER_SLOT, Following};
 use super::lease::{Lease, StateLock};
 use super::link::Links;
 use super::load::Load;
-use super::precheck::{Level, precheck};
+use super::precheck::{Level, precheck, start_of_load};
 use super::prove::{BATCHES_AHEAD, Prover};
 use super::schema::make_table;
 use super::status::StatusBoard;
@@ -194,23 +194,16 @@ impl Run {
         ))
     }
 
-    /// Fixes T0: the ends of the topic are noted first, so that whatever commits after T0 lies
-    /// behind them, and the feed must show that it covers T0.
+    /// Fixes T0 and records it with the offsets from which the feed covers what commits later.
     async fn begin(&self, record: &Record, links: &mut Links, state_id: String) -> Result<TaskRow> {
-        let feed = match &self.task.feed {
-            Some(feed) => Some(Feed::connect(feed).await?),
-            None => None,
+        let source = links.source.session().await?;
+        let (base, offsets) = match &self.task.feed {
+            Some(feed) => {
+                self.waiting_for("the feed to show that it covers the start of the load");
+                start_of_load(&Feed::connect(feed).await?, source).await?
+            }
+            None => (current_ts(source).await?, Vec::new()),
         };
-        let ends = match &feed {
-            Some(feed) => feed.ends().await?,
-            None => Vec::new(),
-        };
-        let base = current_ts(links.source.session().await?).await?;
-        if let Some(feed) = &feed {
-            self.waiting_for("the feed to show that it covers the start of the load");
-            feed.assert_reaches_back(base, &ends).await?;
-        }
-        let offsets = ends.iter().map(|(_, end)| *end).collect();
         let row = TaskRow { state_id, base, offsets, loaded: false };
         record.create_task(links.target.session().await?, &row).await?;
         Ok(row)

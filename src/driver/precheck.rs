@@ -5,7 +5,8 @@ use crate::broker::Feed;
 use crate::database::{
     Catalog, Record, Session, collations, current_ts, gc_life_time, undo_retention_s,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::CommitTs;
 use crate::schema::obstacles;
 use crate::task::{FeedTask, Task};
 use serde::Serialize;
@@ -14,6 +15,9 @@ use std::fmt;
 /// The seconds for which old versions should be readable on both sides at least: a fence must
 /// outlive its proof.
 const READABLE_S: u64 = 600;
+
+/// How often it is looked whether the feed covers the start of a load.
+const FEED_TRIES: u32 = 2;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -264,13 +268,34 @@ async fn triggers(
     Ok(())
 }
 
+/// Fixes T0 and the offsets from which the feed covers everything that commits later: the ends of
+/// the topic are noted first, then the clock is read, then each partition must show a watermark at
+/// or below that.
+///
+/// A changefeed that has only just begun may send its first watermark later; then everything is
+/// done once more, and that watermark lies before the new ends.
+///
+/// # Errors
+/// If the feed does not cover a load that begins now.
+pub async fn start_of_load(feed: &Feed, source: &mut Session) -> Result<(CommitTs, Vec<i64>)> {
+    let mut tries = FEED_TRIES;
+    loop {
+        let ends = feed.ends().await?;
+        let base = current_ts(source).await?;
+        tries -= 1;
+        match feed.assert_reaches_back(base, &ends).await {
+            Ok(()) => return Ok((base, ends.iter().map(|(_, end)| *end).collect())),
+            Err(error) if error.kind() == ErrorKind::Feed && tries > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
     let why = "changes made during and after the load come through the feed";
     let look = async {
         let feed = Feed::connect(task).await?;
-        let ends = feed.ends().await?;
-        let now = current_ts(source).await?;
-        feed.assert_reaches_back(now, &ends).await?;
+        start_of_load(&feed, source).await?;
         Ok::<usize, Error>(feed.partitions())
     };
     match look.await {

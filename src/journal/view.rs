@@ -36,7 +36,7 @@ impl Journal {
     pub async fn difference_kinds(&self) -> Result<HashMap<TableName, KindCounts>> {
         let rows = sqlx::query(
             "SELECT table_schema, table_name, kind, repaired, count(*) AS rows FROM difference
-             GROUP BY table_schema, table_name, kind, repaired",
+             GROUP BY table_schema, table_name, repaired, kind",
         )
         .fetch_all(&self.pool)
         .await

@@ -325,8 +325,8 @@ fn kind_of(data_type: &str, column_type: &str) -> Option<Kind> {
         "time" => Kind::Temporal(Temporal::Time),
         "year" => Kind::Year,
         "bit" => Kind::Bit,
-        "enum" => Kind::Enum(labels_of(column_type)?),
-        "set" => Kind::Set(labels_of(column_type)?),
+        "enum" => Kind::Enum(labels_or_text(column_type)?),
+        "set" => Kind::Set(labels_or_text(column_type)?),
         "json" => Kind::Json,
         _ => return None,
     })
@@ -336,6 +336,15 @@ fn kind_of(data_type: &str, column_type: &str) -> Option<Kind> {
 fn width_of(column_type: &str) -> Option<u32> {
     let (_, rest) = column_type.split_once('(')?;
     rest.split(')').next()?.trim().parse().ok()
+}
+
+/// Returns the labels, or all of them as one text where they cannot be told apart: OceanBase prints
+/// a quote within a label without doubling it.
+fn labels_or_text(column_type: &str) -> Option<Vec<String>> {
+    labels_of(column_type).or_else(|| {
+        let (open, close) = (column_type.find("('")?, column_type.rfind("')")?);
+        Some(vec![column_type.get(open + 2..close)?.to_owned()])
+    })
 }
 
 /// Returns the labels of an `enum('a','it''s')`; a quote within a label is doubled.
@@ -456,5 +465,7 @@ mod tests {
         let labels = labels_of("enum('a','it''s','x,y',')')").expect("labels");
         assert_eq!(labels, ["a", "it's", "x,y", ")"]);
         assert_eq!(labels_of("enum(a)"), None);
+        let text = labels_or_text("enum('it's','b')").expect("a text");
+        assert_eq!(text, ["it's','b"]);
     }
 }

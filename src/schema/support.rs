@@ -76,6 +76,17 @@ fn has_empty_label(kind: &Kind) -> bool {
     }
 }
 
+/// Tells whether two columns hold the same family of values. Labels are compared joined, because
+/// OceanBase prints them so that they cannot always be told apart.
+fn same_values(source: &Kind, target: &Kind) -> bool {
+    match (source, target) {
+        (Kind::Enum(left), Kind::Enum(right)) | (Kind::Set(left), Kind::Set(right)) => {
+            left.join("','") == right.join("','")
+        }
+        _ => source == target,
+    }
+}
+
 /// Lists what keeps the rows of two definitions of one table from being compared: a column that
 /// one of them lacks, or that holds another family of values.
 pub fn compare(source: &Table, target: &Table) -> Vec<String> {
@@ -83,7 +94,7 @@ pub fn compare(source: &Table, target: &Table) -> Vec<String> {
     for column in &source.columns {
         match target.position(&column.name).map(|place| &target.columns[place]) {
             None => differences.push(format!("column {} is missing on the target", column.name)),
-            Some(other) if other.kind != column.kind => differences.push(format!(
+            Some(other) if !same_values(&column.kind, &other.kind) => differences.push(format!(
                 "column {} is {} on the source and {} on the target",
                 column.name, column.column_type, other.column_type
             )),
@@ -96,4 +107,18 @@ pub fn compare(source: &Table, target: &Table) -> Vec<String> {
         }
     }
     differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_oceanbase_prints_unquoted_are_the_same() {
+        let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
+        let source = Kind::Enum(labels(&["it's", "b"]));
+        assert!(same_values(&source, &Kind::Enum(labels(&["it's','b"]))));
+        assert!(!same_values(&source, &Kind::Enum(labels(&["its", "b"]))));
+        assert!(!same_values(&source, &Kind::Set(labels(&["it's", "b"]))));
+    }
 }

@@ -1,0 +1,172 @@
+//! The JSON documents.
+
+use super::Site;
+use super::parameters::{Parameters, Refusal};
+use super::response::{json, json_error, unreadable};
+use crate::error::Result;
+use crate::report::{DifferenceDocument, TableDocument, difference_document};
+use crate::schema::{Table, TableName};
+use serde::Serialize;
+use warp::http::StatusCode;
+use warp::reply::Response;
+
+/// The rows of a page of differences, unless the request says how many.
+const ROWS: usize = 50;
+
+/// The most rows of a page.
+const ROWS_MAX: usize = 200;
+
+/// The bytes after which a page ends, whatever it was asked for (INV-8).
+const PAGE_BYTES: usize = 4 << 20;
+
+/// How many differences are held at once: a row may have many megabytes.
+const READ_ROWS: i64 = 8;
+
+/// Answers `/api/v1/status`.
+pub async fn status(site: &Site, query: Parameters) -> Response {
+    if let Err(refusal) = query.end() {
+        return *refusal;
+    }
+    match site.summary().await {
+        Ok(summary) => json(&summary.document()),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// The document of `/api/v1/tables`.
+#[derive(Serialize)]
+struct TablesDocument {
+    tables: Vec<TableDocument>,
+}
+
+/// Answers `/api/v1/tables`.
+pub async fn tables(site: &Site, query: Parameters) -> Response {
+    if let Err(refusal) = query.end() {
+        return *refusal;
+    }
+    match site.summary().await {
+        Ok(summary) => json(&TablesDocument {
+            tables: summary.tables.iter().map(Into::into).collect(),
+        }),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// The document of `/api/v1/diffs`.
+#[derive(Serialize)]
+struct DifferencesDocument {
+    differences: Vec<DifferenceDocument>,
+    /// Ask for more with this number as `after`; none at the end.
+    next: Option<i64>,
+}
+
+/// Answers `/api/v1/diffs`.
+pub async fn differences(site: &Site, query: Parameters) -> Response {
+    match page_asked_for(query) {
+        Ok((table, after, limit)) => {
+            let document = differences_document(site, table, after, limit).await;
+            match document {
+                Ok(Some(document)) => json(&document),
+                Ok(None) => unknown_table(),
+                Err(error) => unreadable(&error),
+            }
+        }
+        Err(refusal) => *refusal,
+    }
+}
+
+fn page_asked_for(
+    mut query: Parameters,
+) -> std::result::Result<(Option<TableName>, i64, usize), Refusal> {
+    let asked = (query.table()?, query.after()?, query.limit(ROWS, ROWS_MAX)?);
+    query.end()?;
+    Ok(asked)
+}
+
+/// Says that the journal knows no such table.
+pub fn unknown_table() -> Response {
+    json_error(
+        StatusCode::NOT_FOUND,
+        "unknown-table",
+        "the journal does not know this table",
+    )
+}
+
+async fn differences_document(
+    site: &Site,
+    table: Option<TableName>,
+    after: i64,
+    limit: usize,
+) -> Result<Option<DifferencesDocument>> {
+    if !is_known(site, table.as_ref()).await? {
+        return Ok(None);
+    }
+    let mut page = DifferencePage::new(table, after);
+    let mut differences = Vec::new();
+    let mut bytes = 0;
+    while differences.len() < limit && bytes < PAGE_BYTES {
+        let Some((model, row)) = page.next(site).await? else {
+            return Ok(Some(DifferencesDocument {
+                differences,
+                next: None,
+            }));
+        };
+        let document = difference_document(&model, &row);
+        bytes += document.byte_len();
+        differences.push(document);
+    }
+    let next = differences.last().map(|last| last.id);
+    Ok(Some(DifferencesDocument { differences, next }))
+}
+
+/// Tells whether the journal knows a table, if one is named.
+pub async fn is_known(site: &Site, table: Option<&TableName>) -> Result<bool> {
+    match table {
+        Some(name) => Ok(site.journal.table_model(name).await?.is_some()),
+        None => Ok(true),
+    }
+}
+
+/// Differences one after the other, each with the definition of its table.
+pub struct DifferencePage {
+    table: Option<TableName>,
+    after: i64,
+    rows: std::vec::IntoIter<crate::journal::DifferenceRow>,
+    model: Table,
+}
+
+impl DifferencePage {
+    /// Begins after a difference.
+    pub fn new(table: Option<TableName>, after: i64) -> DifferencePage {
+        let model = Table::unknown(TableName::new("", ""));
+        DifferencePage {
+            table,
+            after,
+            rows: Vec::new().into_iter(),
+            model,
+        }
+    }
+
+    /// Returns the next difference.
+    pub async fn next(
+        &mut self,
+        site: &Site,
+    ) -> Result<Option<(Table, crate::journal::DifferenceRow)>> {
+        if self.rows.as_slice().is_empty() {
+            let rows = site
+                .journal
+                .differences(self.table.as_ref(), self.after, READ_ROWS)
+                .await?;
+            self.rows = rows.into_iter();
+        }
+        let Some(row) = self.rows.next() else {
+            return Ok(None);
+        };
+        self.after = row.id;
+        if self.model.name != row.table {
+            let model = site.journal.table_model(&row.table).await?;
+            self.model = model.unwrap_or_else(|| Table::unknown(row.table.clone()));
+        }
+        Ok(Some((self.model.clone(), row)))
+    }
+}
