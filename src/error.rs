@@ -82,7 +82,11 @@ impl fmt::Display for Error {
 impl Error {
     /// Makes an error of `kind` with a message that is safe to log.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), advice: None }
+        Error {
+            kind,
+            message: message.into(),
+            advice: None,
+        }
     }
 
     /// Adds what the operator can do about it.
@@ -124,7 +128,12 @@ mod tests {
 
     #[test]
     fn advice_follows_the_message() {
-        let error = Error::new(ErrorKind::Usage, "no [source]").advise("add one").at("task.toml");
-        assert_eq!(error.to_string(), "task.toml: no [source]\n  what to do: add one");
+        let error = Error::new(ErrorKind::Usage, "no [source]")
+            .advise("add one")
+            .at("task.toml");
+        assert_eq!(
+            error.to_string(),
+            "task.toml: no [source]\n  what to do: add one"
+        );
     }
 }

@@ -15,18 +15,25 @@ fn main() -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_env("ROWPROOF_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("rowproof: {error}");
-            let kind = error.downcast_ref::<rowproof::Error>().map(rowproof::Error::kind);
+            let kind = error
+                .downcast_ref::<rowproof::Error>()
+                .map(rowproof::Error::kind);
             ExitCode::from(kind.map_or(70, rowproof::ErrorKind::exit_code))
         }
     }
 }
 
 fn run(cli: cli::Cli) -> anyhow::Result<u8> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     Ok(runtime.block_on(cli.run())?)
 }

@@ -14,16 +14,33 @@ const KEEP: &str = "10";
 async fn every_corruption_is_found_and_nothing_else_fifty_times_under_live_writes() {
     let lab = Lab::new("corrupt").await;
     let created = lab
-        .shop(lab.source_port(), &["create", "--rows", "5000", "--seed", "11"])
+        .shop(
+            lab.source_port(),
+            &["create", "--rows", "5000", "--seed", "11"],
+        )
         .output()
         .expect("shop create");
-    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    assert!(
+        created.status.success(),
+        "{}",
+        String::from_utf8_lossy(&created.stderr)
+    );
     lab.create_feed();
     let mut migrating = lab.start_migrate();
     let mut writers = lab
         .shop(
             lab.source_port(),
-            &["write", "--writers", "2", "--seconds", "900", "--rate", "150", "--keep-modulus", KEEP],
+            &[
+                "write",
+                "--writers",
+                "2",
+                "--seconds",
+                "900",
+                "--rate",
+                "150",
+                "--keep-modulus",
+                KEEP,
+            ],
         )
         .spawn()
         .expect("shop write");
@@ -38,12 +55,23 @@ async fn every_corruption_is_found_and_nothing_else_fifty_times_under_live_write
         let corrupted = lab
             .shop(
                 lab.target_port(),
-                &["corrupt", "--kinds", "value,delete,extra,swap", "--keep-modulus", KEEP, "--seed",
-                  &seed],
+                &[
+                    "corrupt",
+                    "--kinds",
+                    "value,delete,extra,swap",
+                    "--keep-modulus",
+                    KEEP,
+                    "--seed",
+                    &seed,
+                ],
             )
             .output()
             .expect("shop corrupt");
-        assert!(corrupted.status.success(), "{}", String::from_utf8_lossy(&corrupted.stderr));
+        assert!(
+            corrupted.status.success(),
+            "{}",
+            String::from_utf8_lossy(&corrupted.stderr)
+        );
         let made = made(&String::from_utf8_lossy(&corrupted.stdout));
         assert!(made.len() >= 4, "round {round}: {made:?}");
         let check = lab.run(&["check", "--json"]);
@@ -68,7 +96,13 @@ fn made(text: &str) -> Rows {
     let word = |row: &serde_json::Value, name: &str| row[name].as_str().expect("a text").to_owned();
     text.lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
-        .map(|row: serde_json::Value| (word(&row, "table"), word(&row, "key"), word(&row, "difference")))
+        .map(|row: serde_json::Value| {
+            (
+                word(&row, "table"),
+                word(&row, "key"),
+                word(&row, "difference"),
+            )
+        })
         .collect()
 }
 
@@ -77,5 +111,7 @@ fn found(lab: &Lab) -> Rows {
     let diff = lab.run(&["diff", "--json"]).json();
     let word = |row: &serde_json::Value, name: &str| row[name].as_str().expect("a text").to_owned();
     let rows = diff["differences"].as_array().expect("differences");
-    rows.iter().map(|row| (word(row, "table"), word(row, "key"), word(row, "kind"))).collect()
+    rows.iter()
+        .map(|row| (word(row, "table"), word(row, "key"), word(row, "kind")))
+        .collect()
 }

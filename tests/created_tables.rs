@@ -11,21 +11,39 @@ async fn a_created_table_is_followed_and_an_altered_one_is_unproven() {
     let lab = Lab::new("ddl").await;
     let (mut source, mut target) = (lab.source().await, lab.target().await);
     run(&mut source, &format!("USE {}", lab.database)).await;
-    run(&mut source, "CREATE TABLE steady (id INT PRIMARY KEY, v INT)").await;
-    run(&mut source, "CREATE TABLE altered (id INT PRIMARY KEY, v INT)").await;
+    run(
+        &mut source,
+        "CREATE TABLE steady (id INT PRIMARY KEY, v INT)",
+    )
+    .await;
+    run(
+        &mut source,
+        "CREATE TABLE altered (id INT PRIMARY KEY, v INT)",
+    )
+    .await;
     run(&mut source, "INSERT INTO altered VALUES (1, 1)").await;
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", PATIENCE, || migrating.log().contains("follow").then_some(()));
+    wait_until("it follows", PATIENCE, || {
+        migrating.log().contains("follow").then_some(())
+    });
     run(&mut source, "INSERT INTO altered VALUES (2, 2)").await;
-    run(&mut source, "CREATE TABLE created (id INT PRIMARY KEY, name VARCHAR(20) UNIQUE)").await;
+    run(
+        &mut source,
+        "CREATE TABLE created (id INT PRIMARY KEY, name VARCHAR(20) UNIQUE)",
+    )
+    .await;
     run(&mut source, "INSERT INTO created VALUES (1, 'a'), (2, 'b')").await;
     run(&mut source, "UPDATE created SET name = 'c' WHERE id = 2").await;
     lab.assert_check_equal();
     assert_same_rows(&lab).await;
 
     run(&mut source, "INSERT INTO altered VALUES (3, 3)").await;
-    run(&mut source, "ALTER TABLE altered ADD COLUMN w INT DEFAULT 9").await;
+    run(
+        &mut source,
+        "ALTER TABLE altered ADD COLUMN w INT DEFAULT 9",
+    )
+    .await;
     run(&mut source, "INSERT INTO altered VALUES (4, 4, 4)").await;
     run(&mut source, "INSERT INTO steady VALUES (5, 5)").await;
     let check = lab.run(&["check", "--json"]);
@@ -33,8 +51,14 @@ async fn a_created_table_is_followed_and_an_altered_one_is_unproven() {
     let tables = check.json()["tables"].clone();
     let verdict = |name: &str| {
         let tables = tables.as_array().expect("tables");
-        let table = tables.iter().find(|table| table["table"] == name).expect("the table");
-        (table["verdict"].clone(), table["detail"].as_str().unwrap_or_default().to_owned())
+        let table = tables
+            .iter()
+            .find(|table| table["table"] == name)
+            .expect("the table");
+        (
+            table["verdict"].clone(),
+            table["detail"].as_str().unwrap_or_default().to_owned(),
+        )
     };
     assert_eq!(verdict("steady").0, "equal");
     assert_eq!(verdict("created").0, "equal");
@@ -42,7 +66,11 @@ async fn a_created_table_is_followed_and_an_altered_one_is_unproven() {
     assert_eq!(word, "unproven");
     assert!(detail.contains("ADD COLUMN"), "{detail}");
     // What came before the DDL is there, what came after it is not.
-    let rows = texts(&mut target, &format!("SELECT id FROM {}.altered ORDER BY id", lab.database)).await;
+    let rows = texts(
+        &mut target,
+        &format!("SELECT id FROM {}.altered ORDER BY id", lab.database),
+    )
+    .await;
     assert_eq!(rows.len(), 3);
     // A restart remembers it.
     migrating.kill();
@@ -59,7 +87,9 @@ async fn a_table_that_appears_by_renaming_is_known_and_unproven() {
     run(&mut source, "CREATE TABLE first (id INT PRIMARY KEY)").await;
     lab.create_feed();
     let migrating = lab.start_migrate();
-    wait_until("it follows", PATIENCE, || migrating.log().contains("follow").then_some(()));
+    wait_until("it follows", PATIENCE, || {
+        migrating.log().contains("follow").then_some(())
+    });
     run(&mut source, "INSERT INTO first VALUES (1)").await;
     run(&mut source, "RENAME TABLE first TO second").await;
     run(&mut source, "INSERT INTO second VALUES (2)").await;

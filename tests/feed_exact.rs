@@ -12,6 +12,10 @@ fn replaying_the_labs_feed_gives_what_sql_reads() {
         .output()
         .expect("fixtures/lab/exact");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(text.contains("seed"), "the seed is printed: {text}");
 }

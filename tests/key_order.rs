@@ -11,7 +11,11 @@ async fn control_characters_at_the_ends_of_chunks_make_no_false_difference() {
     let lab = Lab::new("order").await;
     let mut source = lab.source().await;
     run(&mut source, &format!("USE {}", lab.database)).await;
-    run(&mut source, "CREATE TABLE k (k VARCHAR(40) COLLATE utf8mb4_bin PRIMARY KEY, v INT)").await;
+    run(
+        &mut source,
+        "CREATE TABLE k (k VARCHAR(40) COLLATE utf8mb4_bin PRIMARY KEY, v INT)",
+    )
+    .await;
     run(
         &mut source,
         "CREATE TABLE two (a VARCHAR(20) COLLATE utf8mb4_bin, b VARBINARY(20), v INT, \
@@ -30,14 +34,25 @@ async fn control_characters_at_the_ends_of_chunks_make_no_false_difference() {
         });
         let keys: Vec<String> = keys.collect();
         let rows: Vec<String> = keys.iter().map(|key| format!("({key}, 1)")).collect();
-        run(&mut source, &format!("INSERT INTO k VALUES {}", rows.join(","))).await;
+        run(
+            &mut source,
+            &format!("INSERT INTO k VALUES {}", rows.join(",")),
+        )
+        .await;
         let rows: Vec<String> = keys.iter().map(|key| format!("('a', {key}, 1)")).collect();
-        run(&mut source, &format!("INSERT INTO two VALUES {}", rows.join(","))).await;
+        run(
+            &mut source,
+            &format!("INSERT INTO two VALUES {}", rows.join(",")),
+        )
+        .await;
     }
     lab.create_feed();
     let _migrating = lab.start_migrate();
     crate::lab::wait_until("the load ends", std::time::Duration::from_secs(120), || {
-        lab.run(&["check", "--json"]).stdout.contains("\"read\"").then_some(())
+        lab.run(&["check", "--json"])
+            .stdout
+            .contains("\"read\"")
+            .then_some(())
     });
     lab.assert_check_equal();
     assert_same_rows(&lab).await;

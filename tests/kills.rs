@@ -9,7 +9,10 @@ const KILLS: u32 = 20;
 
 /// The seed of the moments; another one by ROWPROOF_TEST_SEED.
 fn seed() -> u64 {
-    std::env::var("ROWPROOF_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123)
+    std::env::var("ROWPROOF_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(20_261_123)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,13 +22,31 @@ async fn inv_3_twenty_kills_at_random_moments_of_load_and_feed_lose_nothing() {
     let mut random = fastrand::Rng::with_seed(seed);
     let lab = Lab::new("kills").await;
     let created = lab
-        .shop(lab.source_port(), &["create", "--rows", "40000", "--seed", "7"])
+        .shop(
+            lab.source_port(),
+            &["create", "--rows", "40000", "--seed", "7"],
+        )
         .output()
         .expect("shop create");
-    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    assert!(
+        created.status.success(),
+        "{}",
+        String::from_utf8_lossy(&created.stderr)
+    );
     lab.create_feed();
     let mut writers = lab
-        .shop(lab.source_port(), &["write", "--writers", "4", "--seconds", "600", "--rate", "400"])
+        .shop(
+            lab.source_port(),
+            &[
+                "write",
+                "--writers",
+                "4",
+                "--seconds",
+                "600",
+                "--rate",
+                "400",
+            ],
+        )
         .spawn()
         .expect("shop write");
     for kill in 0..KILLS {
@@ -35,7 +56,10 @@ async fn inv_3_twenty_kills_at_random_moments_of_load_and_feed_lose_nothing() {
         let pause = Duration::from_millis(random.u64(50..most));
         tokio::time::sleep(pause).await;
         if let Some(code) = migrating.ended() {
-            panic!("it ended by itself with {code} before kill {kill}:\n{}", migrating.log());
+            panic!(
+                "it ended by itself with {code} before kill {kill}:\n{}",
+                migrating.log()
+            );
         }
         migrating.kill();
     }

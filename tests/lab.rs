@@ -45,7 +45,12 @@ impl Lab {
         let dir = std::env::temp_dir().join(format!("rowproof-test-{database}"));
         std::fs::create_dir_all(&dir).expect("a directory for the test");
         let web_port = free_port();
-        let lab = Lab { env, database, dir, web_port };
+        let lab = Lab {
+            env,
+            database,
+            dir,
+            web_port,
+        };
         lab.prepare().await;
         lab
     }
@@ -60,7 +65,11 @@ impl Lab {
         // Two tests may make the user at the same moment.
         let _ = try_run(&mut target, &user_sql()).await;
         run(&mut target, "CREATE DATABASE IF NOT EXISTS rowproof").await;
-        run(&mut target, &format!("CREATE DATABASE IF NOT EXISTS {database}")).await;
+        run(
+            &mut target,
+            &format!("CREATE DATABASE IF NOT EXISTS {database}"),
+        )
+        .await;
         for grant in [
             format!("GRANT ALL ON rowproof.* TO {USER}"),
             format!("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON {database}.* TO {USER}"),
@@ -112,7 +121,11 @@ impl Lab {
             .stdin(Stdio::null())
             .output()
             .expect("fixtures/lab/feed");
-        assert!(output.status.success(), "feed {arguments:?}: {}", text(&output));
+        assert!(
+            output.status.success(),
+            "feed {arguments:?}: {}",
+            text(&output)
+        );
     }
 
     /// Returns the text of a task file for this test.
@@ -191,7 +204,10 @@ impl Lab {
             .stderr(log)
             .spawn()
             .expect("rowproof migrate");
-        Migrating { child, log: self.dir.join("migrate.log") }
+        Migrating {
+            child,
+            log: self.dir.join("migrate.log"),
+        }
     }
 
     /// Runs the shop program of the fixtures against a server.
@@ -216,11 +232,20 @@ impl Drop for Lab {
     /// Removes what a passing test made; a failing one leaves its traces.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the traces of the failed test are in {}", self.dir.display());
+            eprintln!(
+                "the traces of the failed test are in {}",
+                self.dir.display()
+            );
             return;
         }
         let _ = Command::new(repository().join("fixtures/lab/feed"))
-            .args(["remove", "--topic", &self.database, "--dir", &self.env["LAB_DIR"]])
+            .args([
+                "remove",
+                "--topic",
+                &self.database,
+                "--dir",
+                &self.env["LAB_DIR"],
+            ])
             .stdin(Stdio::null())
             .output();
         let _ = std::fs::remove_dir_all(&self.dir);
@@ -274,7 +299,10 @@ impl Migrating {
 
     /// Tells how it ended, if it has.
     pub fn ended(&mut self) -> Option<i32> {
-        self.child.try_wait().expect("a child").map(|status| status.code().unwrap_or(-1))
+        self.child
+            .try_wait()
+            .expect("a child")
+            .map(|status| status.code().unwrap_or(-1))
     }
 
     /// Waits for it to end by itself.
@@ -308,32 +336,43 @@ pub fn wait_until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> O
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "waited {patience:?} in vain: {what}"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 /// Runs a statement.
 pub async fn run(connection: &mut MySqlConnection, sql: &str) {
-    try_run(connection, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    try_run(connection, sql)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// Runs a statement that may fail.
 pub async fn try_run(connection: &mut MySqlConnection, sql: &str) -> Result<u64, sqlx::Error> {
-    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await?;
+    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await?;
     Ok(done.rows_affected())
 }
 
 /// Reads all rows of a query as texts.
 pub async fn texts(connection: &mut MySqlConnection, sql: &str) -> Vec<Vec<Option<String>>> {
-    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(connection).await;
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .fetch_all(connection)
+        .await;
     let rows = rows.unwrap_or_else(|error| panic!("{sql}: {error}"));
     let cell = |row: &sqlx::mysql::MySqlRow, column: usize| {
         row.try_get_unchecked::<&[u8], usize>(column)
             .ok()
             .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     };
-    rows.iter().map(|row| (0..row.len()).map(|column| cell(row, column)).collect()).collect()
+    rows.iter()
+        .map(|row| (0..row.len()).map(|column| cell(row, column)).collect())
+        .collect()
 }
 
 /// Returns the repository's directory.

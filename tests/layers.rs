@@ -4,9 +4,12 @@ use crate::lab::repository;
 use std::path::{Path, PathBuf};
 
 /// The modules that know no socket, and those that do.
-const PURE: [&str; 8] =
-    ["row", "schema", "chunk", "feed", "apply", "fence", "proof", "engine"];
-const OUTSIDE: [&str; 7] = ["database", "broker", "journal", "driver", "web", "report", "task"];
+const PURE: [&str; 8] = [
+    "row", "schema", "chunk", "feed", "apply", "fence", "proof", "engine",
+];
+const OUTSIDE: [&str; 7] = [
+    "database", "broker", "journal", "driver", "web", "report", "task",
+];
 
 /// The lines above which a file is more than one idea.
 const LINES_MAX: usize = 700;
@@ -29,7 +32,10 @@ fn the_core_imports_nothing_that_knows_a_socket() {
     for module in PURE {
         for file in sources(&repository().join("src").join(module)) {
             let text = std::fs::read_to_string(&file).expect("a source file");
-            for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for line in text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+            {
                 for outside in OUTSIDE {
                     assert!(
                         !line.contains(&format!("crate::{outside}")),
@@ -73,7 +79,13 @@ fn every_invariant_is_pinned_by_a_test_of_its_name() {
         }
     }
     for number in 1..=10 {
-        assert!(text.contains(&format!("fn inv_{number}_")), "INV-{number} has no test");
-        assert!(text.contains(&format!("INV-{number}")), "INV-{number} is stated nowhere");
+        assert!(
+            text.contains(&format!("fn inv_{number}_")),
+            "INV-{number} has no test"
+        );
+        assert!(
+            text.contains(&format!("INV-{number}")),
+            "INV-{number} is stated nowhere"
+        );
     }
 }

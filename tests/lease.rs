@@ -7,8 +7,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn following(lab: &Lab) -> crate::lab::Migrating {
     let mut source = lab.source().await;
-    run(&mut source, &format!("CREATE TABLE {}.t (id INT PRIMARY KEY)", lab.database)).await;
-    run(&mut source, &format!("INSERT INTO {}.t VALUES (1)", lab.database)).await;
+    run(
+        &mut source,
+        &format!("CREATE TABLE {}.t (id INT PRIMARY KEY)", lab.database),
+    )
+    .await;
+    run(
+        &mut source,
+        &format!("INSERT INTO {}.t VALUES (1)", lab.database),
+    )
+    .await;
     lab.create_feed();
     let migrating = lab.start_migrate();
     wait_until("the page answers", PATIENCE, || {
@@ -23,7 +31,11 @@ async fn inv_9_a_second_instance_is_refused() {
     let mut migrating = following(&lab).await;
     let second = lab.run(&["migrate"]);
     assert_eq!(second.code, 70, "{}", second.stderr);
-    assert!(second.stderr.contains("another rowproof process"), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("another rowproof process"),
+        "{}",
+        second.stderr
+    );
     assert!(migrating.ended().is_none(), "the first one goes on");
 }
 
@@ -33,10 +45,16 @@ async fn inv_9_a_holder_whose_slot_was_taken_over_writes_nothing_more() {
     let mut migrating = following(&lab).await;
     let (mut source, mut target) = (lab.source().await, lab.target().await);
     let task = &lab.database;
-    run(&mut target, &format!("UPDATE rowproof.lease SET epoch = epoch + 1 WHERE task = '{task}'"))
-        .await;
-    run(&mut target, &format!("UPDATE rowproof.slot SET epoch = epoch + 1 WHERE task = '{task}'"))
-        .await;
+    run(
+        &mut target,
+        &format!("UPDATE rowproof.lease SET epoch = epoch + 1 WHERE task = '{task}'"),
+    )
+    .await;
+    run(
+        &mut target,
+        &format!("UPDATE rowproof.slot SET epoch = epoch + 1 WHERE task = '{task}'"),
+    )
+    .await;
     run(&mut source, &format!("INSERT INTO {task}.t VALUES (2)")).await;
     assert_eq!(migrating.wait(PATIENCE), 70, "{}", migrating.log());
     assert!(migrating.log().contains("INV-9"), "{}", migrating.log());
@@ -52,5 +70,9 @@ async fn inv_3_a_lost_state_directory_is_noticed() {
     std::fs::remove_dir_all(lab.dir.join("state")).expect("the state directory");
     let again = lab.run(&["migrate"]);
     assert_eq!(again.code, 2, "{}", again.stderr);
-    assert!(again.stderr.contains("another state directory"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("another state directory"),
+        "{}",
+        again.stderr
+    );
 }

@@ -21,12 +21,24 @@ pub async fn assert_same_rows(lab: &Lab) {
     .await;
     assert!(!tables.is_empty(), "the source has tables");
     for table in tables.into_iter().flatten().flatten() {
-        let columns = column_expressions(&mut source, &lab.database, &table).await;
-        let sql = format!("SELECT {columns} FROM `{}`.`{table}`", lab.database);
-        let left = multiset(texts(&mut source, &sql).await);
-        let right = multiset(texts(&mut target, &sql).await);
-        let missing: Vec<_> = left.iter().filter(|(row, count)| right.get(*row) != Some(count)).collect();
-        let extra: Vec<_> = right.iter().filter(|(row, count)| left.get(*row) != Some(count)).collect();
+        let columns = columns(&mut source, &lab.database, &table).await;
+        let expressions: Vec<String> = columns.iter().map(Column::expression).collect();
+        let sql = format!(
+            "SELECT {} FROM `{}`.{}",
+            expressions.join(", "),
+            lab.database,
+            quoted(&table)
+        );
+        let left = multiset(&columns, texts(&mut source, &sql).await);
+        let right = multiset(&columns, texts(&mut target, &sql).await);
+        let missing: Vec<_> = left
+            .iter()
+            .filter(|(row, count)| right.get(*row) != Some(count))
+            .collect();
+        let extra: Vec<_> = right
+            .iter()
+            .filter(|(row, count)| left.get(*row) != Some(count))
+            .collect();
         assert!(
             missing.is_empty() && extra.is_empty(),
             "{table}: only on the source {missing:?}, only on the target {extra:?}"
@@ -34,8 +46,47 @@ pub async fn assert_same_rows(lab: &Lab) {
     }
 }
 
-async fn column_expressions(source: &mut MySqlConnection, database: &str, table: &str) -> String {
-    let columns = texts(
+/// A column with the bare name of its type.
+struct Column {
+    name: String,
+    kind: String,
+}
+
+impl Column {
+    fn expression(&self) -> String {
+        let name = quoted(&self.name);
+        match self.kind.as_str() {
+            "float" => format!("{name} * 1e0"),
+            // HEX of a decimal would be that of its integer part, and not beyond 64 bits.
+            "double" | "decimal" | "json" => name,
+            "bit" => format!("{name} + 0"),
+            _ => format!("HEX({name})"),
+        }
+    }
+
+    /// The two servers write doubles in different texts and sort the members of JSON differently.
+    fn normal(&self, cell: String) -> String {
+        match self.kind.as_str() {
+            "float" | "double" => {
+                let number: f64 = cell.parse().expect("a number from a server");
+                format!("{:016x}", number.to_bits())
+            }
+            "json" => {
+                let value: serde_json::Value =
+                    serde_json::from_str(&cell).expect("JSON from a server");
+                value.to_string()
+            }
+            _ => cell,
+        }
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+async fn columns(source: &mut MySqlConnection, database: &str, table: &str) -> Vec<Column> {
+    let rows = texts(
         source,
         &format!(
             "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS \
@@ -43,36 +94,23 @@ async fn column_expressions(source: &mut MySqlConnection, database: &str, table:
         ),
     )
     .await;
-    let expressions = columns.iter().map(|column| {
-        let (name, kind) = (column[0].as_deref().unwrap_or(""), column[1].as_deref().unwrap_or(""));
-        match kind {
-            "float" => format!("`{name}` * 1e0"),
-            // HEX of a decimal would be that of its integer part, and not beyond 64 bits.
-            "double" | "decimal" => format!("`{name}`"),
-            "bit" => format!("`{name}` + 0"),
-            "json" => format!("CONCAT('json:', `{name}`)"),
-            _ => format!("HEX(`{name}`)"),
-        }
-    });
-    expressions.collect::<Vec<_>>().join(", ")
+    let mut columns = Vec::new();
+    for row in rows {
+        let mut cells = row.into_iter().map(Option::unwrap_or_default);
+        let (name, kind) = (cells.next().expect("a name"), cells.next().expect("a type"));
+        columns.push(Column { name, kind });
+    }
+    columns
 }
 
-fn multiset(rows: Vec<Vec<Option<String>>>) -> Multiset {
+fn multiset(columns: &[Column], rows: Vec<Vec<Option<String>>>) -> Multiset {
     let mut set = Multiset::new();
     for row in rows {
-        let row = row.into_iter().map(|cell| cell.map(normal)).collect();
+        let cells = columns.iter().zip(row);
+        let row = cells
+            .map(|(column, cell)| cell.map(|cell| column.normal(cell)))
+            .collect();
         *set.entry(row).or_default() += 1;
     }
     set
-}
-
-/// The two servers sort the members of JSON objects differently.
-fn normal(cell: String) -> String {
-    match cell.strip_prefix("json:") {
-        Some(text) => {
-            let value: serde_json::Value = serde_json::from_str(text).expect("JSON from a server");
-            value.to_string()
-        }
-        None => cell,
-    }
 }

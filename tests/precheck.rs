@@ -9,26 +9,50 @@ const OBSTACLES: &[(&str, &str)] = &[
         "CREATE TABLE ci_key (a VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY)",
         "no primary key",
     ),
-    ("CREATE TABLE decimal_key (a DECIMAL(9,2) PRIMARY KEY)", "no primary key"),
-    ("CREATE TABLE nullable_key (a INT, UNIQUE KEY (a))", "no primary key"),
+    (
+        "CREATE TABLE decimal_key (a DECIMAL(9,2) PRIMARY KEY)",
+        "no primary key",
+    ),
+    (
+        "CREATE TABLE nullable_key (a INT, UNIQUE KEY (a))",
+        "no primary key",
+    ),
     (
         "CREATE TABLE foreign_collation (a INT PRIMARY KEY, b VARCHAR(9) COLLATE utf8mb4_unicode_ci)",
         "utf8mb4_unicode_ci",
     ),
-    ("CREATE TABLE latin (a INT PRIMARY KEY, b VARCHAR(9) CHARSET latin1)", "latin1_bin"),
-    ("CREATE TABLE computed (a INT PRIMARY KEY, b INT AS (a + 1))", "is generated"),
+    (
+        "CREATE TABLE latin (a INT PRIMARY KEY, b VARCHAR(9) CHARSET latin1)",
+        "latin1_bin",
+    ),
+    (
+        "CREATE TABLE computed (a INT PRIMARY KEY, b INT AS (a + 1))",
+        "is generated",
+    ),
     (
         "CREATE TABLE cut (a INT PRIMARY KEY) PARTITION BY HASH (a) PARTITIONS 2",
         "partitioned",
     ),
-    ("CREATE TABLE random_key (a BIGINT PRIMARY KEY AUTO_RANDOM)", "AUTO_RANDOM"),
-    ("CREATE TABLE empty_label (a INT PRIMARY KEY, e ENUM('', 'x'))", "empty label"),
+    (
+        "CREATE TABLE random_key (a BIGINT PRIMARY KEY AUTO_RANDOM)",
+        "AUTO_RANDOM",
+    ),
+    (
+        "CREATE TABLE empty_label (a INT PRIMARY KEY, e ENUM('', 'x'))",
+        "empty label",
+    ),
     (
         "CREATE TABLE expression_default (a INT PRIMARY KEY, b VARCHAR(40) DEFAULT (UUID()))",
         "expression",
     ),
-    ("CREATE TABLE child (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES parent (a))", "foreign key"),
-    ("CREATE TABLE on_expression (a INT PRIMARY KEY, KEY ((a + 1)))", "index on an expression"),
+    (
+        "CREATE TABLE child (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES parent (a))",
+        "foreign key",
+    ),
+    (
+        "CREATE TABLE on_expression (a INT PRIMARY KEY, KEY ((a + 1)))",
+        "index on an expression",
+    ),
     ("CREATE VIEW seen AS SELECT 1", "view"),
     ("CREATE SEQUENCE counter", "sequence"),
 ];
@@ -59,31 +83,66 @@ async fn every_obstacle_is_an_error_with_a_fix() {
         });
         assert!(found, "{name} ({word}) in {findings:#?}");
     }
-    assert!(!precheck.stdout.contains(".parent:"), "what can be carried is no finding");
+    assert!(
+        !precheck.stdout.contains(".parent:"),
+        "what can be carried is no finding"
+    );
     let migrate = lab.run(&["migrate"]);
     assert_eq!(migrate.code, 2, "{}", migrate.stderr);
-    assert!(migrate.stderr.contains("precheck found"), "{}", migrate.stderr);
+    assert!(
+        migrate.stderr.contains("precheck found"),
+        "{}",
+        migrate.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_topic_a_foreign_protocol_and_a_late_feed_are_told_apart() {
     let lab = Lab::new("nofeed").await;
     let mut source = lab.source().await;
-    run(&mut source, &format!("CREATE TABLE {}.t (a INT PRIMARY KEY)", lab.database)).await;
+    run(
+        &mut source,
+        &format!("CREATE TABLE {}.t (a INT PRIMARY KEY)", lab.database),
+    )
+    .await;
     let precheck = lab.run(&["precheck"]);
     assert_eq!(precheck.code, 2);
-    assert!(precheck.stdout.contains("has no topic"), "{}", precheck.stdout);
-    assert!(precheck.stdout.contains("cdc cli changefeed create"), "{}", precheck.stdout);
+    assert!(
+        precheck.stdout.contains("has no topic"),
+        "{}",
+        precheck.stdout
+    );
+    assert!(
+        precheck.stdout.contains("cdc cli changefeed create"),
+        "{}",
+        precheck.stdout
+    );
 
     let filter = format!("{}.*", lab.database);
     let foreign = format!("{}_json", lab.database);
-    lab.feed(&["create", "--topic", &foreign, "--filter", &filter, "--protocol", "canal-json",
-        "--option", "enable-tidb-extension=true"]);
+    lab.feed(&[
+        "create",
+        "--topic",
+        &foreign,
+        "--filter",
+        &filter,
+        "--protocol",
+        "canal-json",
+        "--option",
+        "enable-tidb-extension=true",
+    ]);
     let topic = format!("topics = [\"{}\"]", lab.database);
-    lab.write_task(&lab.task_text().replace(&topic, &format!("topics = [\"{foreign}\"]")));
+    lab.write_task(
+        &lab.task_text()
+            .replace(&topic, &format!("topics = [\"{foreign}\"]")),
+    );
     let precheck = lab.run(&["precheck"]);
     assert_eq!(precheck.code, 2);
-    assert!(precheck.stdout.contains("Open Protocol"), "{}", precheck.stdout);
+    assert!(
+        precheck.stdout.contains("Open Protocol"),
+        "{}",
+        precheck.stdout
+    );
     lab.feed(&["remove", "--topic", &foreign]);
 
     // A feed that was removed before the load sends no watermark any more.
@@ -97,13 +156,27 @@ async fn rows_that_are_there_already_are_not_overwritten() {
     let lab = Lab::new("occupied").await;
     let (mut source, mut target) = (lab.source().await, lab.target().await);
     for connection in [&mut source, &mut target] {
-        run(connection, &format!("CREATE TABLE {}.t (a INT PRIMARY KEY)", lab.database)).await;
+        run(
+            connection,
+            &format!("CREATE TABLE {}.t (a INT PRIMARY KEY)", lab.database),
+        )
+        .await;
     }
-    run(&mut target, &format!("INSERT INTO {}.t VALUES (1)", lab.database)).await;
+    run(
+        &mut target,
+        &format!("INSERT INTO {}.t VALUES (1)", lab.database),
+    )
+    .await;
     lab.create_feed();
     let migrate = lab.run(&["migrate", "--until", "load"]);
     assert_eq!(migrate.code, 2, "{}", migrate.stderr);
-    assert!(migrate.stderr.contains("holds rows that rowproof did not write"), "{}", migrate.stderr);
+    assert!(
+        migrate
+            .stderr
+            .contains("holds rows that rowproof did not write"),
+        "{}",
+        migrate.stderr
+    );
     run(&mut target, &format!("DELETE FROM {}.t", lab.database)).await;
     let migrate = lab.run(&["migrate", "--until", "load"]);
     assert_eq!(migrate.code, 0, "{}", migrate.stderr);

@@ -19,8 +19,11 @@ async fn migrated(name: &str) -> (Lab, crate::lab::Migrating) {
     )
     .await;
     for id in 1..=50 {
-        run(&mut source, &format!("INSERT INTO person (name, amount) VALUES ('p{id}', {id}.50)"))
-            .await;
+        run(
+            &mut source,
+            &format!("INSERT INTO person (name, amount) VALUES ('p{id}', {id}.50)"),
+        )
+        .await;
     }
     lab.create_feed();
     let migrating = lab.start_migrate();
@@ -30,7 +33,10 @@ async fn migrated(name: &str) -> (Lab, crate::lab::Migrating) {
 
 async fn wait_for_fence(lab: &Lab) {
     let mut target = lab.target().await;
-    let sql = format!("SELECT w FROM rowproof.fence WHERE task = '{}'", lab.database);
+    let sql = format!(
+        "SELECT w FROM rowproof.fence WHERE task = '{}'",
+        lab.database
+    );
     let deadline = std::time::Instant::now() + PATIENCE;
     while texts(&mut target, &sql).await.is_empty() {
         assert!(std::time::Instant::now() < deadline, "no fence");
@@ -76,27 +82,56 @@ async fn inv_5_a_repair_is_unproven_until_it_is_read_and_never_overwrites_newer_
     let (lab, _migrating) = migrated("repair").await;
     let mut target = lab.target().await;
     let (mut source, database) = (lab.source().await, &lab.database);
-    run(&mut target, &format!("UPDATE {database}.person SET amount = 0 WHERE id = 5")).await;
-    run(&mut target, &format!("DELETE FROM {database}.person WHERE id = 6")).await;
-    run(&mut target, &format!("INSERT INTO {database}.person (id, name) VALUES (999, 'rogue')"))
-        .await;
+    run(
+        &mut target,
+        &format!("UPDATE {database}.person SET amount = 0 WHERE id = 5"),
+    )
+    .await;
+    run(
+        &mut target,
+        &format!("DELETE FROM {database}.person WHERE id = 6"),
+    )
+    .await;
+    run(
+        &mut target,
+        &format!("INSERT INTO {database}.person (id, name) VALUES (999, 'rogue')"),
+    )
+    .await;
     let check = lab.run(&["check", "--json"]);
     assert_eq!(check.code, 1, "{}", check.stderr);
     let counts = check.json()["tables"][0]["counts"].clone();
-    assert_eq!((&counts["missing"], &counts["extra"], &counts["changed"]), (&1.into(), &1.into(), &1.into()));
+    assert_eq!(
+        (&counts["missing"], &counts["extra"], &counts["changed"]),
+        (&1.into(), &1.into(), &1.into())
+    );
     let diff = lab.run(&["diff"]);
     assert_eq!(diff.code, 1);
     assert!(diff.stdout.contains("rogue"), "{}", diff.stdout);
     // The source moves on between the check and the repair.
-    run(&mut source, &format!("UPDATE {database}.person SET amount = 77 WHERE id = 5")).await;
-    run(&mut source, &format!("DELETE FROM {database}.person WHERE id = 6")).await;
+    run(
+        &mut source,
+        &format!("UPDATE {database}.person SET amount = 77 WHERE id = 5"),
+    )
+    .await;
+    run(
+        &mut source,
+        &format!("DELETE FROM {database}.person WHERE id = 6"),
+    )
+    .await;
     lab.run(&["check", "--json"]);
-    run(&mut target, &format!("UPDATE {database}.person SET amount = 1 WHERE id = 7")).await;
+    run(
+        &mut target,
+        &format!("UPDATE {database}.person SET amount = 1 WHERE id = 7"),
+    )
+    .await;
     assert_eq!(lab.run(&["check", "--json"]).code, 1);
     let repair = lab.run(&["repair", "--apply"]);
     assert_eq!(repair.code, 0, "{}", repair.stderr);
     let status = lab.run(&["status", "--json"]).stdout;
-    assert!(status.contains("unproven"), "a repair proves nothing: {status}");
+    assert!(
+        status.contains("unproven"),
+        "a repair proves nothing: {status}"
+    );
     lab.assert_check_equal();
     assert_same_rows(&lab).await;
 }
@@ -106,15 +141,32 @@ async fn the_printed_repair_mends_the_target_and_spares_what_has_changed_since()
     let (lab, _migrating) = migrated("script").await;
     let mut target = lab.target().await;
     let database = &lab.database;
-    run(&mut target, &format!("UPDATE {database}.person SET amount = 0 WHERE id IN (5, 8)")).await;
-    run(&mut target, &format!("DELETE FROM {database}.person WHERE id = 6")).await;
+    run(
+        &mut target,
+        &format!("UPDATE {database}.person SET amount = 0 WHERE id IN (5, 8)"),
+    )
+    .await;
+    run(
+        &mut target,
+        &format!("DELETE FROM {database}.person WHERE id = 6"),
+    )
+    .await;
     assert_eq!(lab.run(&["check", "--json"]).code, 1);
     let script = lab.run(&["repair"]).stdout;
     // Row 8 changes before the script runs: its statement must find nothing.
-    run(&mut target, &format!("UPDATE {database}.person SET amount = 4 WHERE id = 8")).await;
+    run(
+        &mut target,
+        &format!("UPDATE {database}.person SET amount = 4 WHERE id = 8"),
+    )
+    .await;
     run(&mut target, &script).await;
     let sql = format!("SELECT amount FROM {database}.person WHERE id IN (5, 6, 8) ORDER BY id");
-    let amounts: Vec<_> = texts(&mut target, &sql).await.into_iter().flatten().flatten().collect();
+    let amounts: Vec<_> = texts(&mut target, &sql)
+        .await
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
     assert_eq!(amounts, ["5.50", "6.50", "4.00"]);
 }
 
@@ -126,8 +178,14 @@ async fn inv_1_at_every_fence_both_snapshots_hold_the_same_rows() {
     let table = format!("{}.person", lab.database);
     let mut seen = Vec::new();
     for round in 0..40 {
-        run(&mut writer, &format!("UPDATE {table} SET amount = {round} WHERE id % 3 = {}", round % 3))
-            .await;
+        run(
+            &mut writer,
+            &format!(
+                "UPDATE {table} SET amount = {round} WHERE id % 3 = {}",
+                round % 3
+            ),
+        )
+        .await;
         let fence = texts(
             &mut target,
             &format!(
@@ -141,7 +199,11 @@ async fn inv_1_at_every_fence_both_snapshots_hold_the_same_rows() {
         };
         let columns = "id, HEX(name), amount, HEX(seen)";
         run(&mut source, &format!("SET @@tidb_snapshot = '{w}'")).await;
-        let left = texts(&mut source, &format!("SELECT {columns} FROM {table} ORDER BY id")).await;
+        let left = texts(
+            &mut source,
+            &format!("SELECT {columns} FROM {table} ORDER BY id"),
+        )
+        .await;
         let sql = format!("SELECT {columns} FROM {table} AS OF SNAPSHOT {s} ORDER BY id");
         assert_eq!(left, texts(&mut target, &sql).await, "at W {w}, S {s}");
         seen.push(w.clone());
@@ -155,12 +217,24 @@ async fn inv_1_at_every_fence_both_snapshots_hold_the_same_rows() {
 async fn until_caught_up_ends_by_itself() {
     let lab = Lab::new("until").await;
     let mut source = lab.source().await;
-    run(&mut source, &format!("CREATE TABLE {}.t (id INT PRIMARY KEY)", lab.database)).await;
-    run(&mut source, &format!("INSERT INTO {}.t VALUES (1), (2)", lab.database)).await;
+    run(
+        &mut source,
+        &format!("CREATE TABLE {}.t (id INT PRIMARY KEY)", lab.database),
+    )
+    .await;
+    run(
+        &mut source,
+        &format!("INSERT INTO {}.t VALUES (1), (2)", lab.database),
+    )
+    .await;
     lab.create_feed();
     let finished = lab.run(&["migrate", "--until", "load", "--json"]);
     assert_eq!(finished.code, 0, "{}", finished.stderr);
-    run(&mut source, &format!("INSERT INTO {}.t VALUES (3)", lab.database)).await;
+    run(
+        &mut source,
+        &format!("INSERT INTO {}.t VALUES (3)", lab.database),
+    )
+    .await;
     let finished = lab.run(&["migrate", "--until", "caught-up", "--json"]);
     assert_eq!(finished.code, 0, "{}", finished.stderr);
     assert_same_rows(&lab).await;
@@ -179,29 +253,54 @@ async fn inv_10_neither_defaults_nor_triggers_of_columns_fire_on_our_writes() {
          at TIMESTAMP(6) NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6))",
     )
     .await;
-    run(&mut source, "INSERT INTO t VALUES (0, 1, '0000-00-00', '2001-01-01 01:01:01.123456')").await;
+    run(
+        &mut source,
+        "INSERT INTO t VALUES (0, 1, '0000-00-00', '2001-01-01 01:01:01.123456')",
+    )
+    .await;
     lab.create_feed();
     // A server whose defaults are hostile to a copy.
-    run(&mut target, "SET GLOBAL sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE'").await;
+    run(
+        &mut target,
+        "SET GLOBAL sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE'",
+    )
+    .await;
     let _migrating = lab.start_migrate();
     wait_for_fence(&lab).await;
-    run(&mut source, "INSERT INTO t VALUES (7, 1, NULL, '2002-02-02 02:02:02')").await;
+    run(
+        &mut source,
+        "INSERT INTO t VALUES (7, 1, NULL, '2002-02-02 02:02:02')",
+    )
+    .await;
     run(&mut source, "UPDATE t SET v = 2, at = at WHERE id = 7").await;
     lab.assert_check_equal();
     assert_same_rows(&lab).await;
     let sql = format!("SELECT id, day, at FROM {database}.t WHERE id = 0");
     let row = texts(&mut target, &sql).await;
     assert_eq!(row[0][1].as_deref(), Some("0000-00-00"));
-    run(&mut target, "SET GLOBAL sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_IN_DATE'").await;
+    run(
+        &mut target,
+        "SET GLOBAL sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_IN_DATE'",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_6_the_source_is_only_read() {
     let (lab, mut migrating) = migrated("readonly").await;
     let mut source = lab.source().await;
-    let grants = texts(&mut source, &format!("SHOW GRANTS FOR {}", crate::lab::USER)).await;
+    let grants = texts(
+        &mut source,
+        &format!("SHOW GRANTS FOR {}", crate::lab::USER),
+    )
+    .await;
     let grants: Vec<_> = grants.into_iter().flatten().flatten().collect();
-    assert_eq!(grants, [format!("GRANT SELECT ON *.* TO '{}'@'%'", crate::lab::USER)]);
+    assert_eq!(
+        grants,
+        [format!("GRANT SELECT ON *.* TO '{}'@'%'", crate::lab::USER)]
+    );
     lab.assert_check_equal();
-    wait_until("the migration goes on", PATIENCE, || migrating.ended().is_none().then_some(()));
+    wait_until("the migration goes on", PATIENCE, || {
+        migrating.ended().is_none().then_some(())
+    });
 }

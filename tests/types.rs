@@ -13,23 +13,74 @@ const TYPES: &[(&str, &[&str])] = &[
     ("INT(5) ZEROFILL", &["42", "4294967295"]),
     ("BIGINT", &["-9223372036854775808", "9007199254740993"]),
     ("BIGINT UNSIGNED", &["18446744073709551615"]),
-    ("DECIMAL(65,30)", &["-0.000000000000000000000000000001", "12345678901234567890123456789012345"]),
+    (
+        "DECIMAL(65,30)",
+        &[
+            "-0.000000000000000000000000000001",
+            "12345678901234567890123456789012345",
+        ],
+    ),
     ("DECIMAL(5,2)", &["0.10", "-0.00", "999.99"]),
-    ("FLOAT", &["0.1", "-0e0", "16777216", "3.4028234663852886e38", "1e-45"]),
-    ("DOUBLE", &["0.1", "-0e0", "1.7976931348623157e308", "5e-324", "9007199254740993"]),
+    (
+        "FLOAT",
+        &["0.1", "-0e0", "16777216", "3.4028234663852886e38", "1e-45"],
+    ),
+    (
+        "DOUBLE",
+        &[
+            "0.1",
+            "-0e0",
+            "1.7976931348623157e308",
+            "5e-324",
+            "9007199254740993",
+        ],
+    ),
     ("CHAR(5)", &["'ab'", "''", "'\u{1f600}'"]),
-    ("VARCHAR(40)", &["'a '", "''", "'it''s \\\\ \\n \\r \\t \\0 \\Z \"'", "'<&>\u{2028}\u{e9}'"]),
+    (
+        "VARCHAR(40)",
+        &[
+            "'a '",
+            "''",
+            "'it''s \\\\ \\n \\r \\t \\0 \\Z \"'",
+            "'<&>\u{2028}\u{e9}'",
+        ],
+    ),
     ("VARCHAR(40) COLLATE utf8mb4_general_ci", &["'A'", "'a'"]),
     ("TEXT", &["'text with ''quotes'' and \u{4e2d}'", "''"]),
     ("LONGTEXT", &["REPEAT('long ', 5000)"]),
     ("BINARY(4)", &["'a'", "x'00ff5c27'", "x'00000000'"]),
-    ("VARBINARY(30)", &["x'00ff5c270a'", "''", "x'c2a0e4b8ad'", "x'09080b0c0d071b7f80'"]),
+    (
+        "VARBINARY(30)",
+        &[
+            "x'00ff5c270a'",
+            "''",
+            "x'c2a0e4b8ad'",
+            "x'09080b0c0d071b7f80'",
+        ],
+    ),
     ("BLOB", &["x'00ff'", "''"]),
     ("LONGBLOB", &["REPEAT(x'00ff27', 5000)"]),
-    ("DATE", &["'2024-02-29'", "'0000-00-00'", "'1000-01-01'", "'9999-12-31'"]),
-    ("TIME(3)", &["'-838:59:59.000'", "'838:59:59'", "'00:00:00.001'"]),
-    ("DATETIME(6)", &["'2024-02-29 23:59:59.999999'", "'0000-00-00 00:00:00'"]),
-    ("TIMESTAMP(3) NULL", &["'1970-01-01 00:00:01'", "'2038-01-19 03:14:07'"]),
+    (
+        "DATE",
+        &[
+            "'2024-02-29'",
+            "'0000-00-00'",
+            "'1000-01-01'",
+            "'9999-12-31'",
+        ],
+    ),
+    (
+        "TIME(3)",
+        &["'-838:59:59.000'", "'838:59:59'", "'00:00:00.001'"],
+    ),
+    (
+        "DATETIME(6)",
+        &["'2024-02-29 23:59:59.999999'", "'0000-00-00 00:00:00'"],
+    ),
+    (
+        "TIMESTAMP(3) NULL",
+        &["'1970-01-01 00:00:01'", "'2038-01-19 03:14:07'"],
+    ),
     ("YEAR", &["1901", "2155", "0"]),
     ("BIT(1)", &["b'1'", "b'0'"]),
     ("BIT(64)", &["18446744073709551615", "1"]),
@@ -54,7 +105,9 @@ fn tables() -> Vec<(String, String, Vec<String>)> {
         let name = format!("t{place}");
         let create = format!("CREATE TABLE {name} (id INT PRIMARY KEY, v {kind}, w INT DEFAULT 5)");
         let values = values.iter().copied().chain(["NULL"]).enumerate();
-        let rows = values.map(|(id, value)| format!("({id}, {value}, 1)")).collect();
+        let rows = values
+            .map(|(id, value)| format!("({id}, {value}, 1)"))
+            .collect();
         (name, create, rows)
     };
     TYPES.iter().enumerate().map(table).collect()
@@ -68,7 +121,11 @@ async fn every_plain_type_survives_load_and_feed() {
     run(&mut source, "SET sql_mode = ''").await;
     for (name, create, rows) in tables() {
         run(&mut source, &create).await;
-        run(&mut source, &format!("INSERT INTO {name} VALUES {}", rows.join(", "))).await;
+        run(
+            &mut source,
+            &format!("INSERT INTO {name} VALUES {}", rows.join(", ")),
+        )
+        .await;
     }
     lab.create_feed();
     let mut migrating = lab.start_migrate();
@@ -98,7 +155,10 @@ async fn every_plain_type_survives_load_and_feed() {
 /// Asserts that no batch was found different or unproven on the way.
 async fn batches_are_equal(lab: &Lab) {
     let status = lab.run(&["status", "--json"]).stdout;
-    assert!(!status.contains("\"different\"") && !status.contains("\"unproven\""), "{status}");
+    assert!(
+        !status.contains("\"different\"") && !status.contains("\"unproven\""),
+        "{status}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +175,11 @@ async fn definitions_arrive_whole() {
          UNIQUE KEY by_name (name), KEY by_text (t(10), d)) COMMENT 'a \"table\"'",
     )
     .await;
-    run(&mut source, "INSERT INTO `o``dd name` (`a b`, name) VALUES (1, 'n')").await;
+    run(
+        &mut source,
+        "INSERT INTO `o``dd name` (`a b`, name) VALUES (1, 'n')",
+    )
+    .await;
     lab.create_feed();
     let migrated = lab.run(&["migrate", "--until", "load"]);
     assert_eq!(migrated.code, 0, "{}", migrated.stderr);
@@ -126,15 +190,20 @@ async fn definitions_arrive_whole() {
          FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = '{}' ORDER BY ORDINAL_POSITION",
         lab.database
     );
-    let (left, right) = (texts(&mut source, &columns).await, texts(&mut target, &columns).await);
+    let (left, right) = (
+        texts(&mut source, &columns).await,
+        texts(&mut target, &columns).await,
+    );
     assert_eq!(left, right);
     let indexes = format!(
         "SELECT INDEX_NAME, NON_UNIQUE, SEQ_IN_INDEX, COLUMN_NAME, SUB_PART \
          FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = '{}' ORDER BY 1, 3",
         lab.database
     );
-    let (mut left, mut right) =
-        (texts(&mut source, &indexes).await, texts(&mut target, &indexes).await);
+    let (mut left, mut right) = (
+        texts(&mut source, &indexes).await,
+        texts(&mut target, &indexes).await,
+    );
     left.sort();
     right.sort();
     assert_eq!(left, right);

@@ -9,8 +9,16 @@ async fn the_page_answers_this_machine_only_and_shows_what_differs() {
     let lab = Lab::new("web").await;
     let (mut source, mut target) = (lab.source().await, lab.target().await);
     let table = format!("{}.t", lab.database);
-    run(&mut source, &format!("CREATE TABLE {table} (id INT PRIMARY KEY, name VARCHAR(60))")).await;
-    run(&mut source, &format!("INSERT INTO {table} VALUES (1, '<script>alert(1)</script>')")).await;
+    run(
+        &mut source,
+        &format!("CREATE TABLE {table} (id INT PRIMARY KEY, name VARCHAR(60))"),
+    )
+    .await;
+    run(
+        &mut source,
+        &format!("INSERT INTO {table} VALUES (1, '<script>alert(1)</script>')"),
+    )
+    .await;
     lab.create_feed();
     let migrating = lab.start_migrate();
     wait_until("it follows", Duration::from_secs(60), || {
@@ -22,7 +30,11 @@ async fn the_page_answers_this_machine_only_and_shows_what_differs() {
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     assert_eq!(code, 200);
     assert!(status.to_string().contains("follow"), "{status}");
-    run(&mut target, &format!("UPDATE {table} SET name = 'rogue' WHERE id = 1")).await;
+    run(
+        &mut target,
+        &format!("UPDATE {table} SET name = 'rogue' WHERE id = 1"),
+    )
+    .await;
     assert_eq!(lab.run(&["check"]).code, 1);
     let (code, diffs) = get(&lab, "/api/v1/diffs", None);
     assert!(code == 200 && diffs.contains("rogue"), "{diffs}");
@@ -33,7 +45,10 @@ async fn the_page_answers_this_machine_only_and_shows_what_differs() {
     assert!(!page.contains("<script>alert"), "values are escaped");
     for host in ["evil.example", "evil.example:8080", "192.0.2.1"] {
         let (code, body) = get(&lab, "/api/v1/diffs", Some(host));
-        assert!((400..500).contains(&code) && !body.contains("rogue"), "{host}: {code} {body}");
+        assert!(
+            (400..500).contains(&code) && !body.contains("rogue"),
+            "{host}: {code} {body}"
+        );
     }
 }
 

@@ -16,11 +16,19 @@ pub fn literal(kind: &Kind, cell: Option<&[u8]>) -> String {
         }
         // Without an exponent it would be a decimal, which knows no -0.
         Kind::Float | Kind::Double if is_number(bytes) => {
-            let exponent = if bytes.iter().any(|byte| b"eE".contains(byte)) { "" } else { "e0" };
+            let exponent = if bytes.iter().any(|byte| b"eE".contains(byte)) {
+                ""
+            } else {
+                "e0"
+            };
             format!("{}{exponent}", String::from_utf8_lossy(bytes))
         }
         Kind::Binary(_) | Kind::Bytes => {
-            if bytes.is_empty() { "''".to_owned() } else { format!("x'{}'", hex(bytes)) }
+            if bytes.is_empty() {
+                "''".to_owned()
+            } else {
+                format!("x'{}'", hex(bytes))
+            }
         }
         _ => text_literal(bytes),
     }
@@ -51,7 +59,9 @@ pub fn text_literal(bytes: &[u8]) -> String {
 /// Tells whether the bytes are a number that may stand bare in SQL: nothing else ever does.
 fn is_number(bytes: &[u8]) -> bool {
     !bytes.is_empty()
-        && bytes.iter().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte))
         && bytes.iter().any(u8::is_ascii_digit)
 }
 

@@ -14,7 +14,11 @@ const STATEMENT_ITEMS: usize = 1_000;
 
 /// Returns the columns in layout order, quoted and joined.
 pub fn column_list(table: &Table) -> String {
-    let names: Vec<String> = table.columns.iter().map(|column| quote(&column.name)).collect();
+    let names: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| quote(&column.name))
+        .collect();
     names.join(", ")
 }
 
@@ -23,7 +27,11 @@ pub fn column_list(table: &Table) -> String {
 /// Every column is named and given a value, so that neither a default nor `ON UPDATE` ever fires
 /// (INV-10).
 pub fn insert_rows<'a>(table: &Table, rows: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
-    let head = format!("INSERT INTO {} ({}) VALUES ", table.name.sql(), column_list(table));
+    let head = format!(
+        "INSERT INTO {} ({}) VALUES ",
+        table.name.sql(),
+        column_list(table)
+    );
     batched(&head, "", rows, |row, sql| {
         sql.push('(');
         push_cells(table, row, table.columns.len(), ", ", sql);
@@ -33,7 +41,11 @@ pub fn insert_rows<'a>(table: &Table, rows: impl IntoIterator<Item = &'a [u8]>) 
 
 /// Returns the statements that delete the rows with these packed keys, where they exist.
 pub fn delete_keys<'a>(table: &Table, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
-    let head = format!("DELETE FROM {} WHERE {} IN (", table.name.sql(), key_tuple(table));
+    let head = format!(
+        "DELETE FROM {} WHERE {} IN (",
+        table.name.sql(),
+        key_tuple(table)
+    );
     batched(&head, ")", keys, |key, sql| push_key(table, key, sql))
 }
 
@@ -62,8 +74,16 @@ pub fn key_condition(table: &Table, key: &[u8]) -> String {
 }
 
 fn key_tuple(table: &Table) -> String {
-    let names: Vec<String> = table.key().iter().map(|column| quote(&column.name)).collect();
-    if names.len() == 1 { names.concat() } else { format!("({})", names.join(", ")) }
+    let names: Vec<String> = table
+        .key()
+        .iter()
+        .map(|column| quote(&column.name))
+        .collect();
+    if names.len() == 1 {
+        names.concat()
+    } else {
+        format!("({})", names.join(", "))
+    }
 }
 
 fn push_key(table: &Table, key: &[u8], sql: &mut String) {
@@ -77,7 +97,12 @@ fn push_key(table: &Table, key: &[u8], sql: &mut String) {
 }
 
 fn push_cells(table: &Table, packed: &[u8], count: usize, separator: &str, sql: &mut String) {
-    for (place, (column, cell)) in table.columns.iter().zip(Cells::of(packed)).take(count).enumerate()
+    for (place, (column, cell)) in table
+        .columns
+        .iter()
+        .zip(Cells::of(packed))
+        .take(count)
+        .enumerate()
     {
         if place > 0 {
             sql.push_str(separator);

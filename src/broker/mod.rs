@@ -81,14 +81,19 @@ impl Feed {
         let metadata = consumer
             .fetch_metadata(Some(&topic), METADATA_TIMEOUT)
             .map_err(|error| failure(&task.brokers, &error))?;
-        let partitions =
-            metadata.topics().first().filter(|found| found.error().is_none()).map_or(0, |found| {
-                found.partitions().len()
-            });
+        let partitions = metadata
+            .topics()
+            .first()
+            .filter(|found| found.error().is_none())
+            .map_or(0, |found| found.partitions().len());
         if partitions == 0 {
             return Err(no_topic(&topic, &task.brokers));
         }
-        Ok(Feed { consumer, topic, partitions })
+        Ok(Feed {
+            consumer,
+            topic,
+            partitions,
+        })
     }
 
     /// Returns the number of partitions.
@@ -127,7 +132,8 @@ impl Feed {
             )
             .advise("rows may have moved between partitions: begin again with a new task name"));
         }
-        for (partition, ((first, end), offset)) in self.ends().await?.iter().zip(offsets).enumerate()
+        for (partition, ((first, end), offset)) in
+            self.ends().await?.iter().zip(offsets).enumerate()
         {
             if offset < first || offset > end {
                 return Err(lost_offset(&self.topic, partition, *offset, *first, *end));
@@ -135,10 +141,16 @@ impl Feed {
         }
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets.iter().enumerate() {
-            list.add_partition_offset(&self.topic, partition_number(partition), Offset::Offset(*offset))
-                .map_err(|error| failure(&self.topic, &error))?;
+            list.add_partition_offset(
+                &self.topic,
+                partition_number(partition),
+                Offset::Offset(*offset),
+            )
+            .map_err(|error| failure(&self.topic, &error))?;
         }
-        self.consumer.assign(&list).map_err(|error| failure(&self.topic, &error))
+        self.consumer
+            .assign(&list)
+            .map_err(|error| failure(&self.topic, &error))
     }
 
     /// Returns the next record, as soon as there is one.
@@ -153,10 +165,13 @@ impl Feed {
                     let partition = usize::try_from(message.partition()).unwrap_or_default();
                     let key = message.key().unwrap_or_default();
                     let value = message.payload().unwrap_or_default();
-                    let messages = decode(key, value).map_err(|what| {
-                        foreign(&self.topic, partition, message.offset(), what)
-                    })?;
-                    return Ok(FeedRecord { partition, offset: message.offset(), messages });
+                    let messages = decode(key, value)
+                        .map_err(|what| foreign(&self.topic, partition, message.offset(), what))?;
+                    return Ok(FeedRecord {
+                        partition,
+                        offset: message.offset(),
+                        messages,
+                    });
                 }
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(failure(&self.topic, &error)),
@@ -173,14 +188,19 @@ impl Feed {
         let mut covered = vec![false; self.partitions];
         let mut look_back = LOOK_BACK;
         loop {
-            let starts: Vec<i64> =
-                ends.iter().map(|(first, end)| (end - look_back).max(*first)).collect();
+            let starts: Vec<i64> = ends
+                .iter()
+                .map(|(first, end)| (end - look_back).max(*first))
+                .collect();
             self.seek(&starts).await?;
             let complete = self.look_for_watermarks(base, ends, &mut covered).await?;
             if covered.iter().all(|covered| *covered) {
                 return Ok(());
             }
-            let all_read = starts.iter().zip(ends).all(|(start, (first, _))| start == first);
+            let all_read = starts
+                .iter()
+                .zip(ends)
+                .all(|(start, (first, _))| start == first);
             if all_read || !complete {
                 return Err(self.uncovered(base, &covered));
             }
@@ -256,13 +276,21 @@ fn is_passing(error: &KafkaError) -> bool {
 }
 
 fn failure(place: &str, error: &KafkaError) -> Error {
-    let kind = if is_passing(error) { ErrorKind::Unavailable } else { ErrorKind::Feed };
+    let kind = if is_passing(error) {
+        ErrorKind::Unavailable
+    } else {
+        ErrorKind::Feed
+    };
     Error::new(kind, format!("Kafka ({place}): {error}"))
         .advise("check [feed] brokers and topics in the task file, and that Kafka runs")
 }
 
 fn no_topic(topic: &str, brokers: &str) -> Error {
-    Error::new(ErrorKind::Feed, format!("Kafka ({brokers}) has no topic {topic}")).advise(format!(
+    Error::new(
+        ErrorKind::Feed,
+        format!("Kafka ({brokers}) has no topic {topic}"),
+    )
+    .advise(format!(
         "create the changefeed: cdc cli changefeed create \
          --sink-uri=\"kafka://{brokers}/{topic}?protocol=open-protocol&partition-num=4\""
     ))
@@ -298,7 +326,7 @@ fn partition_number(partition: usize) -> i32 {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| {
-        Error::new(ErrorKind::Broken, "a call of the Kafka client panicked")
-    })?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::new(ErrorKind::Broken, "a call of the Kafka client panicked"))?
 }

@@ -18,7 +18,9 @@ impl Key {
     /// Takes the key of a packed row of `table`; a NULL cell, which a key never has, becomes empty.
     pub fn of(table: &Table, packed: &[u8]) -> Self {
         let cells = Cells::of(packed).take(table.key_len);
-        Key(cells.map(|cell| cell.unwrap_or_default().to_vec()).collect())
+        Key(cells
+            .map(|cell| cell.unwrap_or_default().to_vec())
+            .collect())
     }
 
     /// Returns the cells.
@@ -92,7 +94,12 @@ impl Range {
         let (Some(after), Some(up_to)) = (&self.after, &self.up_to) else {
             return 0;
         };
-        let shared = after.cells().iter().zip(up_to.cells()).take_while(|(a, b)| a == b).count();
+        let shared = after
+            .cells()
+            .iter()
+            .zip(up_to.cells())
+            .take_while(|(a, b)| a == b)
+            .count();
         shared.min(after.cells().len().saturating_sub(1))
     }
 
@@ -120,7 +127,10 @@ impl Range {
         let bound = |operator: &str, cell: Vec<u8>| {
             format!("{name} {operator} {}", literal(&column.kind, Some(&cell)))
         };
-        low.map(|cell| bound(">=", cell)).into_iter().chain(high.map(|cell| bound("<=", cell))).collect()
+        low.map(|cell| bound(">=", cell))
+            .into_iter()
+            .chain(high.map(|cell| bound("<=", cell)))
+            .collect()
     }
 }
 
@@ -141,7 +151,10 @@ fn bytewise(column: &Column, cell: &[u8]) -> (String, String) {
         return native(column, cell);
     }
     let cell = literal(&Kind::Bytes, Some(without_trailing_spaces(cell)));
-    (format!("CAST(RTRIM({}) AS BINARY)", quote(&column.name)), cell)
+    (
+        format!("CAST(RTRIM({}) AS BINARY)", quote(&column.name)),
+        cell,
+    )
 }
 
 fn is_text(column: &Column) -> bool {
@@ -149,7 +162,10 @@ fn is_text(column: &Column) -> bool {
 }
 
 fn without_trailing_spaces(cell: &[u8]) -> &[u8] {
-    let end = cell.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    let end = cell
+        .iter()
+        .rposition(|byte| *byte != b' ')
+        .map_or(0, |last| last + 1);
     &cell[..end]
 }
 
@@ -203,8 +219,10 @@ mod tests {
     use crate::schema::testing::{column, part, table};
 
     fn composite() -> Table {
-        let columns =
-            vec![column("a", 1, "varchar(9)", false), column("b", 2, "bigint(20)", false)];
+        let columns = vec![
+            column("a", 1, "varchar(9)", false),
+            column("b", 2, "bigint(20)", false),
+        ];
         let parts = vec![part("PRIMARY", true, 1, "a"), part("PRIMARY", true, 2, "b")];
         table(TableName::new("s", "t"), columns, parts)
     }
@@ -215,7 +233,10 @@ mod tests {
 
     #[test]
     fn composite_bounds_are_index_ranges() {
-        let range = Range { after: Some(key("x", "1")), up_to: Some(key("y", "2")) };
+        let range = Range {
+            after: Some(key("x", "1")),
+            up_to: Some(key("y", "2")),
+        };
         assert_eq!(
             range.source_condition(&composite()).as_deref(),
             Some(
@@ -228,10 +249,15 @@ mod tests {
 
     #[test]
     fn the_target_compares_texts_by_bytes_beside_a_wider_range() {
-        let range = Range { after: Some(key("x ", "1")), up_to: Some(key("y\u{1}z", "2")) };
+        let range = Range {
+            after: Some(key("x ", "1")),
+            up_to: Some(key("y\u{1}z", "2")),
+        };
         let condition = range.target_condition(&composite()).expect("a condition");
         let low = format!("`a` >= 'x{}' AND ", "\\0".repeat(KEY_CHARACTERS_MAX - 1));
-        let rest = condition.strip_prefix(&low).expect("the low end is filled with NUL");
+        let rest = condition
+            .strip_prefix(&low)
+            .expect("the low end is filled with NUL");
         assert_eq!(
             rest,
             "`a` <= 'y' AND \
@@ -245,7 +271,10 @@ mod tests {
 
     #[test]
     fn what_both_ends_share_is_an_equality() {
-        let range = Range { after: Some(key("x", "1")), up_to: Some(key("x", "9")) };
+        let range = Range {
+            after: Some(key("x", "1")),
+            up_to: Some(key("x", "9")),
+        };
         assert_eq!(
             range.target_condition(&composite()).as_deref(),
             Some("`a` = 'x' AND `b` >= 1 AND `b` <= 9 AND (`b` > 1) AND (`b` <= 9)")

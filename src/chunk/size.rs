@@ -24,7 +24,9 @@ impl ChunkSize {
             bytes => BYTES_AIMED / usize::try_from(bytes).unwrap_or(usize::MAX),
         };
         // An estimate may be far off, so the first chunk is small however good it looks.
-        ChunkSize { rows: rows.clamp(1, ROWS_FIRST * 5) }
+        ChunkSize {
+            rows: rows.clamp(1, ROWS_FIRST * 5),
+        }
     }
 
     /// Returns how many rows the next chunk may have.

@@ -13,8 +13,13 @@ pub fn stripes(low: i128, high: i128, count: u32) -> Vec<Range> {
     let mut after = None;
     if width > 0 {
         for part in 1..count {
-            let bound = Key::new(vec![(low + width * i128::from(part)).to_string().into_bytes()]);
-            ranges.push(Range { after, up_to: Some(bound.clone()) });
+            let bound = Key::new(vec![
+                (low + width * i128::from(part)).to_string().into_bytes(),
+            ]);
+            ranges.push(Range {
+                after,
+                up_to: Some(bound.clone()),
+            });
             after = Some(bound);
         }
     }

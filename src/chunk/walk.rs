@@ -52,7 +52,10 @@ impl Walk {
 
     /// Returns the range to read next and how many rows to read of it, or nothing at the end.
     pub fn next_read(&self) -> Option<(Range, usize)> {
-        let range = Range { after: self.after.clone(), up_to: self.stripe.up_to.clone() };
+        let range = Range {
+            after: self.after.clone(),
+            up_to: self.stripe.up_to.clone(),
+        };
         (!self.finished).then(|| (range, self.size.rows()))
     }
 
@@ -62,12 +65,22 @@ impl Walk {
     /// the end of the stripe, so that the proof sees rows that only the target has.
     pub fn on_read(&mut self, table: &Table, rows: &Rows, exhausted: bool) -> Chunk {
         let after = self.after.take();
-        let last = rows.len().checked_sub(1).map(|last| Key::of(table, rows.packed(last)));
-        let up_to = if exhausted { self.stripe.up_to.clone() } else { last };
+        let last = rows
+            .len()
+            .checked_sub(1)
+            .map(|last| Key::of(table, rows.packed(last)));
+        let up_to = if exhausted {
+            self.stripe.up_to.clone()
+        } else {
+            last
+        };
         self.finished = exhausted || up_to == self.stripe.up_to;
         self.size.learn(rows.len(), rows.byte_len());
         self.after.clone_from(&up_to);
-        let chunk = Chunk { seq: self.seq, range: Range { after, up_to } };
+        let chunk = Chunk {
+            seq: self.seq,
+            range: Range { after, up_to },
+        };
         self.seq += 1;
         chunk
     }
@@ -97,24 +110,51 @@ mod tests {
         let (range, asked) = walk.next_read().expect("a first chunk");
         assert_eq!((range, asked), (Range::default(), 1_000));
         let first = walk.on_read(&table, &rows(0..1_000), false);
-        assert_eq!(first.range, Range { after: None, up_to: key(999) });
+        assert_eq!(
+            first.range,
+            Range {
+                after: None,
+                up_to: key(999)
+            }
+        );
         let (range, _) = walk.next_read().expect("a second chunk");
         assert_eq!(range.after, key(999));
         let second = walk.on_read(&table, &rows(1_000..1_003), true);
-        assert_eq!(second, Chunk { seq: 1, range: Range { after: key(999), up_to: None } });
+        assert_eq!(
+            second,
+            Chunk {
+                seq: 1,
+                range: Range {
+                    after: key(999),
+                    up_to: None
+                }
+            }
+        );
         assert!(walk.next_read().is_none());
     }
 
     #[test]
     fn inv_3_a_resumed_walk_goes_on_behind_the_last_committed_chunk() {
         let table = integer_table("s", "t");
-        let stripe = Range { after: None, up_to: key(5_000) };
+        let stripe = Range {
+            after: None,
+            up_to: key(5_000),
+        };
         let mut walk = Walk::new(stripe.clone(), 0);
         let first = walk.on_read(&table, &rows(0..1_000), false);
         let mut resumed = Walk::new(stripe, 0);
         resumed.resume_after(&first);
-        assert_eq!(resumed.next_read().map(|(range, _)| range), walk.next_read().map(|(r, _)| r));
-        let last = Chunk { seq: 1, range: Range { after: key(999), up_to: key(5_000) } };
+        assert_eq!(
+            resumed.next_read().map(|(range, _)| range),
+            walk.next_read().map(|(r, _)| r)
+        );
+        let last = Chunk {
+            seq: 1,
+            range: Range {
+                after: key(999),
+                up_to: key(5_000),
+            },
+        };
         resumed.resume_after(&last);
         assert!(resumed.next_read().is_none());
     }

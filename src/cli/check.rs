@@ -42,9 +42,15 @@ fn text(outcome: &CheckOutcome) -> String {
         })
         .collect();
     let answer = match (outcome.exit_code(), outcome.fence) {
-        (0, Some(fence)) => format!("equal: every table in scope was read on both sides at {fence}"),
+        (0, Some(fence)) => {
+            format!("equal: every table in scope was read on both sides at {fence}")
+        }
         (1, _) => "different: see `rowproof diff` and `rowproof repair`".to_owned(),
         _ => "unproven: see the reasons above".to_owned(),
     };
-    format!("{}\n{answer}, in {:.1} s\n", verdicts_text(&lines), outcome.seconds)
+    format!(
+        "{}\n{answer}, in {:.1} s\n",
+        verdicts_text(&lines),
+        outcome.seconds
+    )
 }

@@ -47,7 +47,16 @@ impl Migrate {
         if until == Some(Until::Schema) {
             return Ok(0);
         }
-        let any = |word: &str| outcome.tables.iter().any(|table| table.verdict.word() == word);
-        Ok(if any("different") { 1 } else { u8::from(any("unproven")) * 2 })
+        let any = |word: &str| {
+            outcome
+                .tables
+                .iter()
+                .any(|table| table.verdict.word() == word)
+        };
+        Ok(if any("different") {
+            1
+        } else {
+            u8::from(any("unproven")) * 2
+        })
     }
 }

@@ -9,8 +9,8 @@ mod serve;
 mod status;
 
 use clap::{Args, Parser, Subcommand};
-use rowproof::{Error, ErrorKind, Result};
 use rowproof::task::{Scope, Task};
+use rowproof::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,12 @@ enum Command {
 #[derive(Args, Debug)]
 struct CommonArgs {
     /// The task file.
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "task.toml")]
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        default_value = "task.toml"
+    )]
     config: PathBuf,
     /// Print one JSON document on stdout.
     #[arg(long)]
@@ -78,8 +83,10 @@ fn stop_on_signal() -> Result<CancellationToken> {
     let listen = |kind| {
         signal(kind).map_err(|error| Error::new(ErrorKind::Usage, format!("signals: {error}")))
     };
-    let (mut interrupt, mut terminate) =
-        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::terminate())?,
+    );
     let token = CancellationToken::new();
     let stop = token.clone();
     tokio::spawn(async move {
@@ -100,7 +107,11 @@ fn stop_on_signal() -> Result<CancellationToken> {
 
 /// Reads the tables named on the command line as patterns.
 fn only(tables: &[String]) -> Result<Option<Scope>> {
-    if tables.is_empty() { Ok(None) } else { Scope::new(tables, &[]).map(Some) }
+    if tables.is_empty() {
+        Ok(None)
+    } else {
+        Scope::new(tables, &[]).map(Some)
+    }
 }
 
 fn print_json<T: Serialize>(document: &T) {

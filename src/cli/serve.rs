@@ -16,9 +16,14 @@ impl Serve {
     pub async fn run(self) -> Result<u8> {
         let task = self.common.task()?;
         let journal = Journal::open(&task.state_dir).await?;
-        let listener = tokio::net::TcpListener::bind(task.listen).await.map_err(|error| {
-            Error::new(ErrorKind::Usage, format!("[web] listen = \"{}\": {error}", task.listen))
-        })?;
+        let listener = tokio::net::TcpListener::bind(task.listen)
+            .await
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Usage,
+                    format!("[web] listen = \"{}\": {error}", task.listen),
+                )
+            })?;
         eprintln!("page: http://{}", task.listen);
         web::serve(listener, journal, stop_on_signal()?).await?;
         Ok(0)

@@ -1,6 +1,7 @@
 //! Tables as `information_schema` lists them.
 
 use super::{Server, Session};
+use crate::apply::text_literal;
 use crate::error::Result;
 use crate::schema::{RawColumn, RawIndexPart, RawTable, Table, TableName};
 use crate::task::Scope;
@@ -20,9 +21,10 @@ impl Catalog {
     pub async fn read(session: &mut Session, scope: &Scope) -> Result<Catalog> {
         let mut raw = raw_tables(session).await?;
         raw.retain(|table| scope.contains(&table.name));
-        let mut columns = raw_columns(session).await?;
-        let mut parts = raw_index_parts(session).await?;
-        let special = special(session).await?;
+        let schemas = schema_list(&raw);
+        let mut columns = raw_columns(session, &schemas).await?;
+        let mut parts = raw_index_parts(session, &schemas).await?;
+        let special = special(session, &schemas).await?;
         let mut catalog = Catalog::default();
         for mut table in raw {
             let name = table.name.clone();
@@ -31,7 +33,9 @@ impl Catalog {
                 catalog.others.push((name, what));
                 continue;
             }
-            table.special.extend(special.get(&name).cloned().unwrap_or_default());
+            table
+                .special
+                .extend(special.get(&name).cloned().unwrap_or_default());
             let columns = columns.remove(&name).unwrap_or_default();
             let parts = parts.remove(&name).unwrap_or_default();
             match Table::build(table, columns, parts) {
@@ -54,8 +58,13 @@ impl Catalog {
 
 /// Returns the collations that a server knows.
 pub async fn collations(session: &mut Session) -> Result<BTreeSet<String>> {
-    let rows = session.texts("SELECT COLLATION_NAME FROM information_schema.COLLATIONS").await?;
-    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+    let rows = session
+        .texts("SELECT COLLATION_NAME FROM information_schema.COLLATIONS")
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| row.into_iter().next().flatten())
+        .collect())
 }
 
 /// The schemas that no query needs to return.
@@ -99,11 +108,32 @@ fn raw_table(row: Vec<Option<String>>) -> RawTable {
     table
 }
 
-async fn raw_columns(session: &mut Session) -> Result<BTreeMap<TableName, Vec<RawColumn>>> {
+/// Returns the schemas of tables as a list of literals, so that only they are asked for; a cluster
+/// may hold thousands of others.
+fn schema_list(tables: &[RawTable]) -> String {
+    let schemas: BTreeSet<&str> = tables
+        .iter()
+        .map(|table| table.name.schema.as_str())
+        .collect();
+    let literals: Vec<String> = schemas
+        .into_iter()
+        .map(|schema| text_literal(schema.as_bytes()))
+        .collect();
+    if literals.is_empty() {
+        "''".to_owned()
+    } else {
+        literals.join(", ")
+    }
+}
+
+async fn raw_columns(
+    session: &mut Session,
+    schemas: &str,
+) -> Result<BTreeMap<TableName, Vec<RawColumn>>> {
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, ORDINAL_POSITION, COLUMN_DEFAULT, \
          IS_NULLABLE, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, EXTRA, \
-         COLUMN_COMMENT, GENERATION_EXPRESSION FROM information_schema.COLUMNS WHERE {NOT_SYSTEM}"
+         COLUMN_COMMENT, GENERATION_EXPRESSION FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN ({schemas})"
     );
     let mut columns: BTreeMap<TableName, Vec<RawColumn>> = BTreeMap::new();
     for row in session.texts(sql).await? {
@@ -127,10 +157,13 @@ async fn raw_columns(session: &mut Session) -> Result<BTreeMap<TableName, Vec<Ra
     Ok(columns)
 }
 
-async fn raw_index_parts(session: &mut Session) -> Result<BTreeMap<TableName, Vec<RawIndexPart>>> {
+async fn raw_index_parts(
+    session: &mut Session,
+    schemas: &str,
+) -> Result<BTreeMap<TableName, Vec<RawIndexPart>>> {
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, NON_UNIQUE, SEQ_IN_INDEX, COLUMN_NAME, \
-         SUB_PART FROM information_schema.STATISTICS WHERE {NOT_SYSTEM}"
+         SUB_PART FROM information_schema.STATISTICS WHERE TABLE_SCHEMA IN ({schemas})"
     );
     let mut parts: BTreeMap<TableName, Vec<RawIndexPart>> = BTreeMap::new();
     for row in session.texts(sql).await? {
@@ -149,7 +182,7 @@ async fn raw_index_parts(session: &mut Session) -> Result<BTreeMap<TableName, Ve
 }
 
 /// Finds what stands beside columns and indexes and is not carried yet.
-async fn special(session: &mut Session) -> Result<BTreeMap<TableName, Vec<String>>> {
+async fn special(session: &mut Session, schemas: &str) -> Result<BTreeMap<TableName, Vec<String>>> {
     if session.server() != Server::TiDb {
         return Ok(BTreeMap::new());
     }
@@ -158,20 +191,22 @@ async fn special(session: &mut Session) -> Result<BTreeMap<TableName, Vec<String
             "it has a foreign key",
             format!(
                 "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \
-                 WHERE REFERENCED_TABLE_NAME IS NOT NULL AND {NOT_SYSTEM}"
+                 WHERE REFERENCED_TABLE_NAME IS NOT NULL AND TABLE_SCHEMA IN ({schemas})"
             ),
         ),
         (
             "it has a CHECK constraint",
-            "SELECT DISTINCT CONSTRAINT_SCHEMA, TABLE_NAME \
-             FROM information_schema.TIDB_CHECK_CONSTRAINTS"
-                .to_owned(),
+            format!(
+                "SELECT DISTINCT CONSTRAINT_SCHEMA, TABLE_NAME \
+                 FROM information_schema.TIDB_CHECK_CONSTRAINTS \
+                 WHERE CONSTRAINT_SCHEMA IN ({schemas})"
+            ),
         ),
         (
             "it has an index on an expression",
             format!(
                 "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.STATISTICS \
-                 WHERE EXPRESSION IS NOT NULL AND {NOT_SYSTEM}"
+                 WHERE EXPRESSION IS NOT NULL AND TABLE_SCHEMA IN ({schemas})"
             ),
         ),
     ];

@@ -9,20 +9,19 @@ use sqlx::mysql::MySqlDatabaseError;
 /// Turns an error of sqlx into ours; `server` names the server.
 pub fn failure(server: &str, error: &sqlx::Error) -> Error {
     match error {
-        sqlx::Error::Database(error) => {
-            match error.try_downcast_ref::<MySqlDatabaseError>() {
-                Some(error) => by_code(server, error.number()),
-                None => Error::new(ErrorKind::Rejected, format!("{server} reported an error")),
-            }
-        }
+        sqlx::Error::Database(error) => match error.try_downcast_ref::<MySqlDatabaseError>() {
+            Some(error) => by_code(server, error.number()),
+            None => Error::new(ErrorKind::Rejected, format!("{server} reported an error")),
+        },
         sqlx::Error::Io(error) => {
             let what = format!("the connection to {server} failed: {}", error.kind());
             Error::new(ErrorKind::Transient, what)
         }
-        sqlx::Error::Tls(_) => {
-            Error::new(ErrorKind::Unavailable, format!("no TLS connection to {server}"))
-                .advise("check the server's certificate and tls = { ca = ... }")
-        }
+        sqlx::Error::Tls(_) => Error::new(
+            ErrorKind::Unavailable,
+            format!("no TLS connection to {server}"),
+        )
+        .advise("check the server's certificate and tls = { ca = ... }"),
         _ => {
             let what = format!("{server} ended the connection or sent something unexpected");
             Error::new(ErrorKind::Transient, what)
@@ -33,20 +32,48 @@ pub fn failure(server: &str, error: &sqlx::Error) -> Error {
 fn by_code(server: &str, code: u16) -> Error {
     let (kind, what) = match code {
         // TiDB: snapshot older than the GC safe point; GC life time is shorter than the read.
-        8055 | 9006 => (ErrorKind::Expired, "the snapshot is older than the GC safe point"),
+        8055 | 9006 => (
+            ErrorKind::Expired,
+            "the snapshot is older than the GC safe point",
+        ),
         // OceanBase: too old versioned data; the snapshot is discarded.
-        4138 | 4344 => (ErrorKind::Expired, "the snapshot is older than undo_retention"),
-        1412 => (ErrorKind::SchemaChanged, "the table's definition has changed"),
+        4138 | 4344 => (
+            ErrorKind::Expired,
+            "the snapshot is older than undo_retention",
+        ),
+        1412 => (
+            ErrorKind::SchemaChanged,
+            "the table's definition has changed",
+        ),
         1146 => (ErrorKind::SchemaChanged, "the table does not exist"),
         1054 => (ErrorKind::SchemaChanged, "a column does not exist"),
         1044 | 1045 | 1142 | 1143 | 1227 | 1698 => (ErrorKind::Refused, "access denied"),
         1049 => (ErrorKind::Refused, "the database does not exist"),
         // Lock waits, deadlocks, write conflicts, interrupted or timed out statements, and
         // TiDB's and OceanBase's passing faults of regions, leaders and transactions.
-        1205 | 1213 | 1317 | 2006 | 2013 | 3024 | 8002 | 8005 | 8022 | 8027 | 8028 | 9001..=9005
-        | 9007 | 4012 | 4009 | 4023 | 4038 | 4121 | 4250 | 4654 | 5066 | 6001..=6006 | 6210..=6230 => {
-            (ErrorKind::Transient, "a passing fault")
-        }
+        1205
+        | 1213
+        | 1317
+        | 2006
+        | 2013
+        | 3024
+        | 8002
+        | 8005
+        | 8022
+        | 8027
+        | 8028
+        | 9001..=9005
+        | 9007
+        | 4012
+        | 4009
+        | 4023
+        | 4038
+        | 4121
+        | 4250
+        | 4654
+        | 5066
+        | 6001..=6006
+        | 6210..=6230 => (ErrorKind::Transient, "a passing fault"),
         1040 | 1053 => (ErrorKind::Unavailable, "it takes no connection"),
         _ => (ErrorKind::Rejected, "a statement was rejected"),
     };

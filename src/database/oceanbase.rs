@@ -26,16 +26,23 @@ fn fence_of(row: &[Option<String>]) -> Option<(FenceRow, Fence)> {
         next_w: next_w.parse().ok()?,
         offsets: serde_json::from_str(offsets).ok()?,
     };
-    let fence = Fence { w: row.w, s: s.parse().ok()? };
+    let fence = Fence {
+        w: row.w,
+        s: s.parse().ok()?,
+    };
     Some((row, fence))
 }
 
 /// Returns for how many seconds old snapshots can be read, if the server says so.
 pub async fn undo_retention_s(session: &mut Session) -> Result<Option<u64>> {
-    let rows = session.texts("SHOW PARAMETERS LIKE 'undo_retention'").await?;
+    let rows = session
+        .texts("SHOW PARAMETERS LIKE 'undo_retention'")
+        .await?;
     Ok(rows.first().and_then(|row| {
         // The columns before the name differ between editions; after it come type and value.
-        let name = row.iter().position(|cell| cell.as_deref() == Some("undo_retention"))?;
+        let name = row
+            .iter()
+            .position(|cell| cell.as_deref() == Some("undo_retention"))?;
         row.get(name + 2)?.as_ref()?.parse().ok()
     }))
 }
@@ -59,7 +66,9 @@ impl Session {
         }
         Err(crate::Error::new(
             crate::ErrorKind::Broken,
-            format!("INV-1: as of its own snapshot the fence row does not read complete at {fence}"),
+            format!(
+                "INV-1: as of its own snapshot the fence row does not read complete at {fence}"
+            ),
         )
         .advise("something else writes rowproof.fence; check who may"))
     }

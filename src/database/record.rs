@@ -54,7 +54,10 @@ pub struct LoadedChunk {
 impl LoadedChunk {
     /// Returns the chunk, if this is not the row of a stripe's bounds.
     pub fn chunk(&self) -> Option<Chunk> {
-        self.seq.map(|seq| Chunk { seq, range: self.range.clone() })
+        self.seq.map(|seq| Chunk {
+            seq,
+            range: self.range.clone(),
+        })
     }
 }
 
@@ -62,18 +65,25 @@ impl Record {
     /// Gives access to the record of a task. Task names are checked when the task file is read, so
     /// that they need no quoting.
     pub fn new(task: &str) -> Record {
-        Record { task: task.to_owned() }
+        Record {
+            task: task.to_owned(),
+        }
     }
 
     /// Makes the database `rowproof` and its tables where they are missing.
     pub async fn prepare(&self, session: &mut Session) -> Result<()> {
         if !self.exists(session).await? {
-            session.execute("CREATE DATABASE IF NOT EXISTS rowproof").await.map_err(|error| {
-                error.at("making the database rowproof on the target").advise(
-                    "as an administrator: CREATE DATABASE rowproof; \
+            session
+                .execute("CREATE DATABASE IF NOT EXISTS rowproof")
+                .await
+                .map_err(|error| {
+                    error
+                        .at("making the database rowproof on the target")
+                        .advise(
+                            "as an administrator: CREATE DATABASE rowproof; \
                      GRANT ALL ON rowproof.* TO the user of the task file",
-                )
-            })?;
+                        )
+                })?;
         }
         for statement in record_schema() {
             session.execute(statement).await?;
@@ -124,7 +134,10 @@ impl Record {
     /// Notes that every table is loaded and proven, and makes the first fence, in one transaction.
     pub async fn finish_load(&self, session: &mut Session, row: &FenceRow) -> Result<()> {
         session.execute("BEGIN").await?;
-        let sql = format!("UPDATE rowproof.task SET loaded = 1 WHERE task = '{}'", self.task);
+        let sql = format!(
+            "UPDATE rowproof.task SET loaded = 1 WHERE task = '{}'",
+            self.task
+        );
         session.execute(sql).await?;
         let sql = format!(
             "INSERT INTO rowproof.fence (task, state, w, next_w, offsets) \
@@ -169,7 +182,11 @@ impl Record {
             return Ok(None);
         };
         let number = |text: &str| text.parse().map_err(|_| damaged("lease"));
-        Ok(Some(Holder { epoch: number(epoch)?, name: name.clone(), beats: number(beats)? }))
+        Ok(Some(Holder {
+            epoch: number(epoch)?,
+            name: name.clone(),
+            beats: number(beats)?,
+        }))
     }
 
     /// Takes the lease over from `before`, or makes it where there is none, and moves every slot to
@@ -206,8 +223,10 @@ impl Record {
             }
         };
         if taken != 1 {
-            return Err(Error::new(ErrorKind::Lease, "another instance took the lease just now")
-                .advise("run one instance of a task at a time"));
+            return Err(
+                Error::new(ErrorKind::Lease, "another instance took the lease just now")
+                    .advise("run one instance of a task at a time"),
+            );
         }
         for slot in 0..slots {
             let sql = format!(
@@ -217,7 +236,10 @@ impl Record {
             );
             session.execute(sql).await?;
         }
-        let sql = format!("UPDATE rowproof.slot SET epoch = {epoch} WHERE task = '{}'", self.task);
+        let sql = format!(
+            "UPDATE rowproof.slot SET epoch = {epoch} WHERE task = '{}'",
+            self.task
+        );
         session.execute(sql).await?;
         Ok(epoch)
     }
@@ -231,7 +253,11 @@ impl Record {
             "UPDATE rowproof.lease SET beats = beats + 1 WHERE task = '{}' AND epoch = {epoch}",
             self.task
         );
-        if session.execute(sql).await? == 1 { Ok(()) } else { Err(lost_lease()) }
+        if session.execute(sql).await? == 1 {
+            Ok(())
+        } else {
+            Err(lost_lease())
+        }
     }
 
     /// INV-9: begins a transaction that can only commit while the lease is ours, by writing the
@@ -246,7 +272,11 @@ impl Record {
              WHERE task = '{}' AND slot = {slot} AND epoch = {epoch}",
             self.task
         );
-        if session.execute(sql).await? == 1 { Ok(()) } else { Err(lost_lease()) }
+        if session.execute(sql).await? == 1 {
+            Ok(())
+        } else {
+            Err(lost_lease())
+        }
     }
 
     /// Waits until no batch is being applied and keeps the next one from beginning until the
@@ -377,11 +407,17 @@ fn offsets_literal(offsets: &[i64]) -> String {
 }
 
 fn lost_lease() -> Error {
-    Error::new(ErrorKind::Lease, "INV-9: another instance took this task over")
-        .advise("run one instance of a task at a time; this one has stopped and wrote nothing more")
+    Error::new(
+        ErrorKind::Lease,
+        "INV-9: another instance took this task over",
+    )
+    .advise("run one instance of a task at a time; this one has stopped and wrote nothing more")
 }
 
 fn damaged(table: &str) -> Error {
-    Error::new(ErrorKind::Broken, format!("rowproof.{table} on the target is damaged"))
-        .advise("something else writes rowproof's tables on the target; check who may")
+    Error::new(
+        ErrorKind::Broken,
+        format!("rowproof.{table} on the target is damaged"),
+    )
+    .advise("something else writes rowproof's tables on the target; check who may")
 }

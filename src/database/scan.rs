@@ -19,7 +19,11 @@ pub struct ScanRequest<'a> {
 impl<'a> ScanRequest<'a> {
     /// Reads the rows that fulfil a condition, as they are now or as the session says.
     pub fn of(condition: Option<&'a str>) -> Self {
-        ScanRequest { condition, limit: None, snapshot: None }
+        ScanRequest {
+            condition,
+            limit: None,
+            snapshot: None,
+        }
     }
 }
 
@@ -42,7 +46,11 @@ pub fn column_expressions(table: &Table) -> String {
 
 /// Returns the query that reads rows of a table in the order of its key.
 pub fn scan_sql(table: &Table, request: ScanRequest<'_>) -> String {
-    let mut sql = format!("SELECT {} FROM {}", column_expressions(table), table.name.sql());
+    let mut sql = format!(
+        "SELECT {} FROM {}",
+        column_expressions(table),
+        table.name.sql()
+    );
     if let Some(snapshot) = request.snapshot {
         sql.push_str(&format!(" AS OF SNAPSHOT {snapshot}"));
     }
@@ -50,7 +58,11 @@ pub fn scan_sql(table: &Table, request: ScanRequest<'_>) -> String {
         sql.push_str(" WHERE ");
         sql.push_str(condition);
     }
-    let key: Vec<String> = table.key().iter().map(|column| quote(&column.name)).collect();
+    let key: Vec<String> = table
+        .key()
+        .iter()
+        .map(|column| quote(&column.name))
+        .collect();
     sql.push_str(&format!(" ORDER BY {}", key.join(", ")));
     if let Some(limit) = request.limit {
         sql.push_str(&format!(" LIMIT {limit}"));
@@ -62,12 +74,26 @@ impl Range {
     /// Returns the query that reads up to `limit` rows of this range on the source.
     pub fn source_sql(&self, table: &Table, limit: Option<usize>) -> String {
         let condition = self.source_condition(table);
-        scan_sql(table, ScanRequest { condition: condition.as_deref(), limit, snapshot: None })
+        scan_sql(
+            table,
+            ScanRequest {
+                condition: condition.as_deref(),
+                limit,
+                snapshot: None,
+            },
+        )
     }
 
     /// Returns the query that reads this range on the target, now or as of a snapshot.
     pub fn target_sql(&self, table: &Table, snapshot: Option<Scn>) -> String {
         let condition = self.target_condition(table);
-        scan_sql(table, ScanRequest { condition: condition.as_deref(), limit: None, snapshot })
+        scan_sql(
+            table,
+            ScanRequest {
+                condition: condition.as_deref(),
+                limit: None,
+                snapshot,
+            },
+        )
     }
 }

@@ -86,10 +86,20 @@ impl Session {
             options = options.password(password.expose_secret());
         }
         if let Some(tls) = &endpoint.tls {
-            options = options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca(&tls.ca);
+            options = options
+                .ssl_mode(MySqlSslMode::VerifyIdentity)
+                .ssl_ca(&tls.ca);
         }
-        let connection = options.connect().await.map_err(|error| connect_failure(&label, &error))?;
-        let mut session = Session { connection, server, label, snapshot: None };
+        let connection = options
+            .connect()
+            .await
+            .map_err(|error| connect_failure(&label, &error))?;
+        let mut session = Session {
+            connection,
+            server,
+            label,
+            snapshot: None,
+        };
         session.apply_settings().await?;
         Ok(session)
     }
@@ -105,7 +115,9 @@ impl Session {
     pub async fn execute(&mut self, sql: impl Into<String>) -> Result<u64> {
         let query = sqlx::raw_sql(AssertSqlSafe(sql.into()));
         let result = query.execute(&mut self.connection).await;
-        result.map(|done| done.rows_affected()).map_err(|error| failure(&self.label, &error))
+        result
+            .map(|done| done.rows_affected())
+            .map_err(|error| failure(&self.label, &error))
     }
 
     /// Reads the rows of a query into `rows`, cell by cell as the server's text.
@@ -115,7 +127,11 @@ impl Session {
     pub async fn scan(&mut self, sql: impl Into<String>, rows: &mut Rows) -> Result<()> {
         let label = &self.label;
         let mut stream = sqlx::raw_sql(AssertSqlSafe(sql.into())).fetch(&mut self.connection);
-        while let Some(row) = stream.try_next().await.map_err(|error| failure(label, &error))? {
+        while let Some(row) = stream
+            .try_next()
+            .await
+            .map_err(|error| failure(label, &error))?
+        {
             for column in 0..row.len() {
                 rows.push_cell(cell(&row, column).map_err(|error| failure(label, &error))?);
             }
@@ -129,20 +145,29 @@ impl Session {
         let mut rows = Rows::new();
         self.scan(sql, &mut rows).await?;
         let text = |cell: &[u8]| String::from_utf8_lossy(cell).into_owned();
-        Ok((0..rows.len()).map(|row| rows.cells(row).map(|cell| cell.map(text)).collect()).collect())
+        Ok((0..rows.len())
+            .map(|row| rows.cells(row).map(|cell| cell.map(text)).collect())
+            .collect())
     }
 
     /// Reads the first cell of a result, if there is a row and the cell is not NULL.
     pub async fn text(&mut self, sql: impl Into<String>) -> Result<Option<String>> {
         let rows = self.texts(sql).await?;
-        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten())
+        Ok(rows
+            .into_iter()
+            .next()
+            .and_then(|row| row.into_iter().next())
+            .flatten())
     }
 
     /// Reads the first cell of a result as a number.
     pub async fn number<N: std::str::FromStr>(&mut self, sql: impl Into<String>) -> Result<N> {
         let text = self.text(sql).await?;
         text.and_then(|text| text.parse().ok()).ok_or_else(|| {
-            Error::new(ErrorKind::Rejected, format!("{}: no number where one was due", self.label))
+            Error::new(
+                ErrorKind::Rejected,
+                format!("{}: no number where one was due", self.label),
+            )
         })
     }
 
@@ -153,7 +178,8 @@ impl Session {
     pub async fn set_snapshot(&mut self, ts: Option<CommitTs>) -> Result<()> {
         if self.snapshot != ts {
             let value = ts.map_or_else(String::new, |ts| ts.to_string());
-            self.execute(format!("SET @@tidb_snapshot = '{value}'")).await?;
+            self.execute(format!("SET @@tidb_snapshot = '{value}'"))
+                .await?;
             self.snapshot = ts;
         }
         Ok(())
@@ -162,7 +188,8 @@ impl Session {
     async fn apply_settings(&mut self) -> Result<()> {
         self.execute("SET NAMES utf8mb4").await?;
         for (name, value) in self.server.settings() {
-            self.execute(format!("SET SESSION {name} = {value}")).await?;
+            self.execute(format!("SET SESSION {name} = {value}"))
+                .await?;
         }
         self.assert_settings().await
     }
@@ -171,11 +198,17 @@ impl Session {
     async fn assert_settings(&mut self) -> Result<()> {
         let charset = ("character_set_results", "'utf8mb4'");
         for (name, wanted) in self.server.settings().iter().chain([&charset]) {
-            let found = self.text(format!("SELECT @@SESSION.{name}")).await?.unwrap_or_default();
+            let found = self
+                .text(format!("SELECT @@SESSION.{name}"))
+                .await?
+                .unwrap_or_default();
             if found != wanted.trim_matches('\'') {
                 return Err(Error::new(
                     ErrorKind::Refused,
-                    format!("{}: the session setting {name} does not stay {wanted}", self.label),
+                    format!(
+                        "{}: the session setting {name} does not stay {wanted}",
+                        self.label
+                    ),
                 )
                 .advise("look for init_connect on the server, or a proxy that rewrites sessions"));
             }

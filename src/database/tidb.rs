@@ -19,7 +19,10 @@ pub async fn current_ts(session: &mut Session) -> Result<CommitTs> {
 
 /// Returns how long old versions can be read, in the server's words, for example `10m0s`.
 pub async fn gc_life_time(session: &mut Session) -> Result<String> {
-    Ok(session.text("SELECT @@GLOBAL.tidb_gc_life_time").await?.unwrap_or_default())
+    Ok(session
+        .text("SELECT @@GLOBAL.tidb_gc_life_time")
+        .await?
+        .unwrap_or_default())
 }
 
 /// Returns the lowest and the highest key of a table with a single integer key; none otherwise or

@@ -102,10 +102,19 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
         Err(why) => {
             let catalog = Catalog::read(links.source.session().await?, &task.scope).await?;
             let verdict = Verdict::unproven(Reason::NoFence, why);
-            let tables = catalog.tables.into_iter().filter(|table| in_scope(&table.name));
-            let tables = tables.map(|table| unread(table.name, verdict.clone())).collect();
+            let tables = catalog
+                .tables
+                .into_iter()
+                .filter(|table| in_scope(&table.name));
+            let tables = tables
+                .map(|table| unread(table.name, verdict.clone()))
+                .collect();
             let seconds = began.elapsed().as_secs_f64();
-            return Ok(CheckOutcome { fence: None, tables, seconds });
+            return Ok(CheckOutcome {
+                fence: None,
+                tables,
+                seconds,
+            });
         }
     };
     let plan = Plan::make(task, &mut links, fence, in_scope).await?;
@@ -113,7 +122,11 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
     let mut tables: Vec<CheckedTable> = plan.unread;
     tables.extend(checked);
     tables.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(CheckOutcome { fence: Some(fence), tables, seconds: began.elapsed().as_secs_f64() })
+    Ok(CheckOutcome {
+        fence: Some(fence),
+        tables,
+        seconds: began.elapsed().as_secs_f64(),
+    })
 }
 
 /// Waits for a fence at or after `asked`. It gives up, with the reason, when none is to come.
@@ -124,7 +137,10 @@ async fn wait_for_fence(
 ) -> Result<std::result::Result<Fence, String>> {
     let session = link.session().await?;
     if !Record::new(&task.name).exists(session).await? {
-        return Ok(Err(format!("task {} has no migration on this target", task.name)));
+        return Ok(Err(format!(
+            "task {} has no migration on this target",
+            task.name
+        )));
     }
     let mut last = None;
     let mut moved = Instant::now();
@@ -169,23 +185,35 @@ impl Plan {
     ) -> Result<Plan> {
         let (source, target) = links.sessions().await?;
         source.set_snapshot(Some(fence.w)).await?;
-        let wanted = Catalog::read(source, &task.scope).await?;
-        let existing = Catalog::read(target, &task.scope).await?;
-        let followed = Record::new(&task.name).followed(target).await?;
-        let mut plan = Plan { work: Vec::new(), unread: Vec::new() };
+        let list_target = async {
+            let existing = Catalog::read(target, &task.scope).await?;
+            Ok((existing, Record::new(&task.name).followed(target).await?))
+        };
+        let (wanted, listed) = tokio::join!(Catalog::read(source, &task.scope), list_target);
+        let (wanted, (existing, followed)) = (wanted?, listed?);
+        let mut plan = Plan {
+            work: Vec::new(),
+            unread: Vec::new(),
+        };
         for (name, what) in wanted.others.into_iter().filter(|(name, _)| in_scope(name)) {
-            plan.unread.push(unread(name, Verdict::unproven(Reason::Unsupported, what)));
+            plan.unread
+                .push(unread(name, Verdict::unproven(Reason::Unsupported, what)));
         }
-        for table in wanted.tables.into_iter().filter(|table| in_scope(&table.name)) {
+        for table in wanted
+            .tables
+            .into_iter()
+            .filter(|table| in_scope(&table.name))
+        {
             let followed = followed.iter().find(|(name, _, _)| *name == table.name);
             let obstacle = match (followed, existing.find(&table.name)) {
                 (Some((_, _, Some((at, reason)))), _) => {
                     Some((Reason::Ddl, format!("stopped at {at}: {reason}")))
                 }
                 (_, None) => Some((Reason::Schema, "the target has no such table".to_owned())),
-                (None, _) => {
-                    Some((Reason::Unsupported, "it is not part of the migration".to_owned()))
-                }
+                (None, _) => Some((
+                    Reason::Unsupported,
+                    "it is not part of the migration".to_owned(),
+                )),
                 (_, Some(_)) if table.key_len == 0 => {
                     Some((Reason::Unsupported, "it has no usable key".to_owned()))
                 }
@@ -196,7 +224,8 @@ impl Plan {
             };
             match obstacle {
                 Some((reason, detail)) => {
-                    plan.unread.push(unread(table.name, Verdict::unproven(reason, detail)));
+                    plan.unread
+                        .push(unread(table.name, Verdict::unproven(reason, detail)));
                 }
                 None => plan.cut(task, source, Arc::new(table)).await?,
             }
@@ -207,14 +236,22 @@ impl Plan {
     async fn cut(&mut self, task: &Task, source: &mut Session, table: Arc<Table>) -> Result<()> {
         let count = u32::try_from(task.workers).expect("workers are few");
         let ranges = cut(source, &table, count).await?;
-        let work = |range| StripeWork { table: Arc::clone(&table), range };
+        let work = |range| StripeWork {
+            table: Arc::clone(&table),
+            range,
+        };
         self.work.extend(ranges.into_iter().map(work));
         Ok(())
     }
 }
 
 fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
-    CheckedTable { name, verdict, counts: Counts::default(), digest: String::new() }
+    CheckedTable {
+        name,
+        verdict,
+        counts: Counts::default(),
+        digest: String::new(),
+    }
 }
 
 /// Reads and compares everything that is planned, and keeps the verdicts.
@@ -224,8 +261,11 @@ async fn run(
     fence: Fence,
     plan: &Plan,
 ) -> Result<Vec<CheckedTable>> {
-    let tables: BTreeMap<TableName, Arc<Table>> =
-        plan.work.iter().map(|work| (work.table.name.clone(), Arc::clone(&work.table))).collect();
+    let tables: BTreeMap<TableName, Arc<Table>> = plan
+        .work
+        .iter()
+        .map(|work| (work.table.name.clone(), Arc::clone(&work.table)))
+        .collect();
     let again = |work: &StripeWork| StripeWork {
         table: Arc::clone(&work.table),
         range: work.range.clone(),
@@ -236,7 +276,12 @@ async fn run(
         journal,
         fence: Mutex::new(fence),
         queue: Mutex::new(plan.work.iter().map(again).collect()),
-        proofs: Mutex::new(tables.keys().map(|name| (name.clone(), TableProof::default())).collect()),
+        proofs: Mutex::new(
+            tables
+                .keys()
+                .map(|name| (name.clone(), TableProof::default()))
+                .collect(),
+        ),
         bar: progress(tables.values().map(|table| table.rows_estimate).sum()),
     });
     let mut workers = JoinSet::new();
@@ -249,7 +294,10 @@ async fn run(
     checking.bar.finish_and_clear();
     for unread in &plan.unread {
         if let Verdict::Unproven { reason, detail } = &unread.verdict {
-            checking.journal.withdraw(&unread.name, *reason, detail).await?;
+            checking
+                .journal
+                .withdraw(&unread.name, *reason, detail)
+                .await?;
         }
     }
     let mut checked = Vec::new();
@@ -264,7 +312,10 @@ fn progress(rows: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {human_pos} of about {human_len} rows");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     if bar.is_hidden() {
-        eprintln!("check: reading about {} rows on both sides", HumanCount(rows));
+        eprintln!(
+            "check: reading about {} rows on both sides",
+            HumanCount(rows)
+        );
     }
     bar
 }
@@ -273,7 +324,11 @@ impl Checking {
     async fn work(self: Arc<Self>) -> Result<()> {
         let mut links = Links::new(&self.task);
         loop {
-            let work = self.queue.lock().expect("no holder of the queue panics").pop_front();
+            let work = self
+                .queue
+                .lock()
+                .expect("no holder of the queue panics")
+                .pop_front();
             let Some(work) = work else {
                 return Ok(());
             };
@@ -285,7 +340,9 @@ impl Checking {
                     ErrorKind::Broken | ErrorKind::Lease => return Err(error),
                     _ => Reason::Failed,
                 };
-                self.with_proof(&work.table.name, |proof| proof.fail(reason, error.message()));
+                self.with_proof(&work.table.name, |proof| {
+                    proof.fail(reason, error.message())
+                });
             }
         }
     }
@@ -305,7 +362,10 @@ impl Checking {
         let mut refences = REFENCE_TRIES;
         loop {
             let before = walk.clone();
-            match self.advance(links, work, fence, &mut walk, &mut ahead).await {
+            match self
+                .advance(links, work, fence, &mut walk, &mut ahead)
+                .await
+            {
                 Ok(false) => return Ok(()),
                 Ok(true) => retries = Retries::new(),
                 Err(error) => {
@@ -357,7 +417,9 @@ impl Checking {
         let comparison = compare_rows(table, &self.digest_key, source_rows, target_rows).await?;
         let found = &comparison.differences;
         if !found.is_empty() {
-            self.journal.add_differences(&table.name, fence, FoundBy::Check, found).await?;
+            self.journal
+                .add_differences(&table.name, fence, FoundBy::Check, found)
+                .await?;
         }
         self.with_proof(&table.name, |proof| proof.add(fence, &comparison));
         self.bar.inc(rows);
@@ -387,7 +449,14 @@ impl Checking {
         }
         let digest = proof.source().to_string();
         let (counts, by) = (proof.counts(), FoundBy::Check);
-        self.journal.set_table(table, by, &verdict, counts, &digest).await?;
-        Ok(CheckedTable { name: name.clone(), verdict, counts, digest })
+        self.journal
+            .set_table(table, by, &verdict, counts, &digest)
+            .await?;
+        Ok(CheckedTable {
+            name: name.clone(),
+            verdict,
+            counts,
+            digest,
+        })
     }
 }

@@ -34,7 +34,9 @@ pub async fn read_chunk(
         return Ok(None);
     };
     let mut rows = Rows::new();
-    source.scan(range.source_sql(table, Some(asked)), &mut rows).await?;
+    source
+        .scan(range.source_sql(table, Some(asked)), &mut rows)
+        .await?;
     let exhausted = rows.len() < asked;
     let chunk = walk.on_read(table, &rows, exhausted);
     Ok(Some((chunk, rows)))
@@ -56,13 +58,22 @@ pub async fn compare_rows(
         let _ = send.send(compare(&table_there, &key, &source, &target));
     });
     let compared = receive.await.map_err(|_| {
-        Error::new(ErrorKind::Broken, format!("table {}: the comparison panicked", table.name))
+        Error::new(
+            ErrorKind::Broken,
+            format!("table {}: the comparison panicked", table.name),
+        )
     })?;
     compared.map_err(|error| {
-        let column = table.columns.get(error.column).map_or("?", |column| column.name.as_str());
+        let column = table
+            .columns
+            .get(error.column)
+            .map_or("?", |column| column.name.as_str());
         Error::new(
             ErrorKind::Rejected,
-            format!("table {}: column {column} does not hold {}", table.name, error.expected),
+            format!(
+                "table {}: column {column} does not hold {}",
+                table.name, error.expected
+            ),
         )
     })
 }

@@ -27,7 +27,7 @@ pub const APPLIER_SLOT: u32 = 0;
 const ROWS_PER_TRANSACTION: usize = 50_000;
 
 /// How long after a fence the next one is made when nothing has changed.
-const IDLE_FENCE: Duration = Duration::from_millis(500);
+const IDLE_FENCE: Duration = Duration::from_millis(250);
 
 /// How many records are read ahead of the applier.
 const RECORDS_AHEAD: usize = 1_024;
@@ -84,7 +84,9 @@ impl Following {
             }
         };
         drop(inbox);
-        let read = reader.await.map_err(|_| super::migrate::panicked("the reader of the feed"))?;
+        let read = reader
+            .await
+            .map_err(|_| super::migrate::panicked("the reader of the feed"))?;
         result.and(read)
     }
 
@@ -102,7 +104,8 @@ impl Following {
                 }
             }
             let waiting = follow.waiting_bytes();
-            self.status.update(|status| status.waiting_bytes = waiting as u64);
+            self.status
+                .update(|status| status.waiting_bytes = waiting as u64);
             if waiting > WAITING_BYTES_MAX {
                 return;
             }
@@ -123,12 +126,17 @@ impl Following {
             while let Err(error) = self.create_tables(follow, links, &created).await {
                 links.0.reset();
                 links.1.reset();
-                retries.pause(error.at("making a table that the feed created")).await?;
+                retries
+                    .pause(error.at("making a table that the feed created"))
+                    .await?;
             }
         }
         let batch = follow.batch().map_err(|what| {
-            Error::new(ErrorKind::Feed, format!("the feed cannot be applied: {what}"))
-                .advise("compare the changefeed's settings with those in the README")
+            Error::new(
+                ErrorKind::Feed,
+                format!("the feed cannot be applied: {what}"),
+            )
+            .advise("compare the changefeed's settings with those in the README")
         })?;
         let Some(batch) = batch else {
             return Ok(false);
@@ -169,9 +177,10 @@ impl Following {
         let existing = Catalog::read(target, &self.task.scope).await?;
         let collations = collations(target).await?;
         for name in created {
-            let Some(table) = wanted.find(name).filter(|table| {
-                obstacles(table, &collations).is_empty()
-            }) else {
+            let Some(table) = wanted
+                .find(name)
+                .filter(|table| obstacles(table, &collations).is_empty())
+            else {
                 continue;
             };
             follow.add_table(Arc::new(table.clone()));
@@ -198,7 +207,9 @@ impl Following {
             }
             let rows: usize = batch.tables.iter().map(|table| table.rows.len()).sum();
             if rows <= ROWS_PER_TRANSACTION && before.state == FenceState::Complete {
-                self.record.begin(target, APPLIER_SLOT, self.lease.epoch).await?;
+                self.record
+                    .begin(target, APPLIER_SLOT, self.lease.epoch)
+                    .await?;
                 for statement in statements(batch) {
                     target.execute(statement).await?;
                 }
@@ -207,14 +218,17 @@ impl Following {
             }
             for name in &batch.stopped {
                 if let Some(stop) = &follow.tables()[name].stopped {
-                    self.record.stop_followed(target, name, stop.at, &stop.reason).await?;
+                    self.record
+                        .stop_followed(target, name, stop.at, &stop.reason)
+                        .await?;
                 }
             }
             self.record.set_fence(target, &complete).await?;
             target.execute("COMMIT").await?;
         }
-        let (row, fence) =
-            newest_fence(target, &self.task.name).await?.ok_or_else(no_fence)?;
+        let (row, fence) = newest_fence(target, &self.task.name)
+            .await?
+            .ok_or_else(no_fence)?;
         if row != complete {
             return Err(out_of_order(&row, batch));
         }
@@ -235,15 +249,21 @@ impl Following {
             next_w: batch.to.max(before.next_w),
             ..before.clone()
         };
-        self.record.begin(target, APPLIER_SLOT, self.lease.epoch).await?;
+        self.record
+            .begin(target, APPLIER_SLOT, self.lease.epoch)
+            .await?;
         self.record.set_fence(target, &applying).await?;
         target.execute("COMMIT").await?;
-        self.record.begin(target, APPLIER_SLOT, self.lease.epoch).await?;
+        self.record
+            .begin(target, APPLIER_SLOT, self.lease.epoch)
+            .await?;
         for (place, statement) in statements(batch).enumerate() {
             // A statement holds up to a thousand rows or keys.
             if place % (ROWS_PER_TRANSACTION / 1_000) == 0 && place > 0 {
                 target.execute("COMMIT").await?;
-                self.record.begin(target, APPLIER_SLOT, self.lease.epoch).await?;
+                self.record
+                    .begin(target, APPLIER_SLOT, self.lease.epoch)
+                    .await?;
             }
             target.execute(statement).await?;
         }
@@ -260,7 +280,10 @@ fn statements(batch: &Batch) -> impl Iterator<Item = String> {
         .iter()
         .flat_map(|folded| delete_keys(&folded.table, folded.rows.iter().map(|row| &row.key[..])));
     let inserts = batch.tables.iter().flat_map(|folded| {
-        insert_rows(&folded.table, folded.rows.iter().filter_map(|row| row.row.as_deref()))
+        insert_rows(
+            &folded.table,
+            folded.rows.iter().filter_map(|row| row.row.as_deref()),
+        )
     });
     deletes.chain(inserts)
 }

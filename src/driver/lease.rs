@@ -29,9 +29,16 @@ impl StateLock {
     /// With [`ErrorKind::Lease`] if another process on this machine holds it.
     pub fn take(dir: &Path) -> Result<StateLock> {
         let path = dir.join("lock");
-        let file = File::options().create(true).append(true).open(&path).map_err(|error| {
-            Error::new(ErrorKind::Usage, format!("cannot open {}: {error}", path.display()))
-        })?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Usage,
+                    format!("cannot open {}: {error}", path.display()),
+                )
+            })?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             Error::new(
                 ErrorKind::Lease,
@@ -77,7 +84,9 @@ impl Lease {
                 return Err(held(now.as_ref().unwrap_or(before)));
             }
         }
-        let epoch = record.take_lease(session, before.as_ref(), &name, slots).await?;
+        let epoch = record
+            .take_lease(session, before.as_ref(), &name, slots)
+            .await?;
         Ok(Lease { epoch })
     }
 
@@ -107,11 +116,18 @@ impl Lease {
 }
 
 fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn holder_name(state_id: &str) -> String {
-    format!("host {} pid {} state {state_id}", host(), std::process::id())
+    format!(
+        "host {} pid {} state {state_id}",
+        host(),
+        std::process::id()
+    )
 }
 
 fn is_own(name: &str, state_id: &str) -> bool {

@@ -23,12 +23,20 @@ pub struct Link {
 impl Link {
     /// Prepares a link to the source of a task.
     pub fn source(task: &Task) -> Link {
-        Link { endpoint: task.source.clone(), server: Server::TiDb, session: None }
+        Link {
+            endpoint: task.source.clone(),
+            server: Server::TiDb,
+            session: None,
+        }
     }
 
     /// Prepares a link to the target of a task.
     pub fn target(task: &Task) -> Link {
-        Link { endpoint: task.target.clone(), server: Server::OceanBase, session: None }
+        Link {
+            endpoint: task.target.clone(),
+            server: Server::OceanBase,
+            session: None,
+        }
     }
 
     /// Returns the session, connecting if there is none.
@@ -58,7 +66,10 @@ pub struct Links {
 impl Links {
     /// Prepares links to both sides of a task.
     pub fn new(task: &Task) -> Links {
-        Links { source: Link::source(task), target: Link::target(task) }
+        Links {
+            source: Link::source(task),
+            target: Link::target(task),
+        }
     }
 
     /// Closes both sessions.

@@ -67,13 +67,19 @@ impl Load {
     /// # Errors
     /// If a stripe fails for good; what other workers have written stays, and a restart goes on
     /// behind it.
-    pub async fn run(self: Arc<Self>, tables: &[Arc<Table>]) -> Result<BTreeMap<TableName, TableProof>> {
+    pub async fn run(
+        self: Arc<Self>,
+        tables: &[Arc<Table>],
+    ) -> Result<BTreeMap<TableName, TableProof>> {
         let mut links = Links::new(&self.task);
         let mut queue = VecDeque::new();
         let mut loads = BTreeMap::new();
         for table in tables {
             let stripes = self.plan(&mut links, table).await?;
-            let load = TableLoad { stripes_left: stripes.len(), ..TableLoad::default() };
+            let load = TableLoad {
+                stripes_left: stripes.len(),
+                ..TableLoad::default()
+            };
             loads.insert(table.name.clone(), load);
             queue.extend(stripes);
         }
@@ -89,29 +95,48 @@ impl Load {
             worker.map_err(|_| super::migrate::panicked("a worker of the load"))??;
         }
         let loads = std::mem::take(&mut *loads.lock().expect("no holder of the loads panics"));
-        Ok(loads.into_iter().map(|(name, load)| (name, load.proof)).collect())
+        Ok(loads
+            .into_iter()
+            .map(|(name, load)| (name, load.proof))
+            .collect())
     }
 
     /// Returns the stripes of a table as they were cut when its load began.
     async fn plan(&self, links: &mut Links, table: &Arc<Table>) -> Result<Vec<StripeWork>> {
         let (source, target) = links.sessions().await?;
         let known = self.record.load_chunks(target, &table.name).await?;
-        let mut ranges: Vec<Range> =
-            known.iter().filter(|chunk| chunk.seq.is_none()).map(|chunk| chunk.range.clone()).collect();
+        let mut ranges: Vec<Range> = known
+            .iter()
+            .filter(|chunk| chunk.seq.is_none())
+            .map(|chunk| chunk.range.clone())
+            .collect();
         if ranges.is_empty() {
             source.set_snapshot(Some(self.base)).await?;
             let count = u32::try_from(self.task.workers).expect("workers are few");
             ranges = cut(source, table, count).await?;
             self.record.begin(target, 0, self.lease.epoch).await?;
             for (stripe, range) in (0..).zip(&ranges) {
-                let bounds = LoadedChunk { stripe, seq: None, range: range.clone(), rows: 0 };
-                self.record.add_load_chunk(target, &table.name, &bounds).await?;
+                let bounds = LoadedChunk {
+                    stripe,
+                    seq: None,
+                    range: range.clone(),
+                    rows: 0,
+                };
+                self.record
+                    .add_load_chunk(target, &table.name, &bounds)
+                    .await?;
             }
             target.execute("COMMIT").await?;
         }
         let stripes = (0..).zip(ranges);
-        let table = |stripe, range| StripeWork { table: Arc::clone(table), stripe, range };
-        Ok(stripes.map(|(stripe, range)| table(stripe, range)).collect())
+        let table = |stripe, range| StripeWork {
+            table: Arc::clone(table),
+            stripe,
+            range,
+        };
+        Ok(stripes
+            .map(|(stripe, range)| table(stripe, range))
+            .collect())
     }
 
     async fn work(
@@ -122,14 +147,22 @@ impl Load {
     ) -> Result<()> {
         let mut links = Links::new(&self.task);
         loop {
-            let work = queue.lock().expect("no holder of the queue panics").pop_front();
+            let work = queue
+                .lock()
+                .expect("no holder of the queue panics")
+                .pop_front();
             let Some(work) = work else {
                 return Ok(());
             };
             let mut retries = Retries::new();
-            while let Err(error) = self.stripe(&mut links, slot, &work, loads, &mut retries).await {
+            while let Err(error) = self
+                .stripe(&mut links, slot, &work, loads, &mut retries)
+                .await
+            {
                 links.reset();
-                retries.pause(error.at(format!("loading {}", work.table.name))).await?;
+                retries
+                    .pause(error.at(format!("loading {}", work.table.name)))
+                    .await?;
             }
             self.finish_stripe(&work, loads);
         }
@@ -163,7 +196,11 @@ impl Load {
                 continue;
             };
             walk.resume_after(&chunk);
-            if !self.journal.has_load_proof(&work.table.name, work.stripe, chunk.seq).await? {
+            if !self
+                .journal
+                .has_load_proof(&work.table.name, work.stripe, chunk.seq)
+                .await?
+            {
                 let mut rows = Rows::new();
                 let sql = chunk.range.source_sql(&work.table, None);
                 links.source.session().await?.scan(sql, &mut rows).await?;
@@ -206,7 +243,9 @@ impl Load {
             range: chunk.range.clone(),
             rows: rows.len() as u64,
         };
-        self.record.add_load_chunk(target, &work.table.name, &loaded).await?;
+        self.record
+            .add_load_chunk(target, &work.table.name, &loaded)
+            .await?;
         target.execute("COMMIT").await.map(|_| ())
     }
 
@@ -228,12 +267,18 @@ impl Load {
         let fence = Fence { w: self.base, s: 0 };
         let name = &work.table.name;
         if comparison.differences.is_empty() {
-            self.journal.add_load_proof(name, work.stripe, chunk, rows).await?;
+            self.journal
+                .add_load_proof(name, work.stripe, chunk, rows)
+                .await?;
         } else {
             let found = &comparison.differences;
-            self.journal.add_differences(name, fence, FoundBy::Load, found).await?;
+            self.journal
+                .add_differences(name, fence, FoundBy::Load, found)
+                .await?;
         }
-        self.count(loads, work, chunk, rows, |proof, fence| proof.add(fence, &comparison));
+        self.count(loads, work, chunk, rows, |proof, fence| {
+            proof.add(fence, &comparison)
+        });
         Ok(())
     }
 

@@ -71,10 +71,15 @@ pub async fn migrate(
 ) -> Result<MigrateOutcome> {
     let journal = Journal::open(&task.state_dir).await?;
     let _lock = StateLock::take(&task.state_dir)?;
-    let listener = tokio::net::TcpListener::bind(task.listen).await.map_err(|error| {
-        Error::new(ErrorKind::Usage, format!("[web] listen = \"{}\": {error}", task.listen))
+    let listener = tokio::net::TcpListener::bind(task.listen)
+        .await
+        .map_err(|error| {
+            Error::new(
+                ErrorKind::Usage,
+                format!("[web] listen = \"{}\": {error}", task.listen),
+            )
             .advise("choose a free port on 127.0.0.1")
-    })?;
+        })?;
     eprintln!("page: http://{}", task.listen);
     let status = StatusBoard::new(&task.name);
     if let Some((fence, _)) = journal.proven().await? {
@@ -83,7 +88,12 @@ pub async fn migrate(
     let side = stop.child_token();
     let web = tokio::spawn(web::serve(listener, journal.clone(), side.clone()));
     let keeper = tokio::spawn(status.clone().keep(journal.clone(), side.clone()));
-    let run = Run { task: task.clone(), journal, status, stop };
+    let run = Run {
+        task: task.clone(),
+        journal,
+        status,
+        stop,
+    };
     let result = run.run(until).await;
     run.status.update(|status| match &result {
         Ok(()) => status.phase = Phase::Stopped,
@@ -99,7 +109,10 @@ pub async fn migrate(
     run.status.write(&run.journal).await;
     result?;
     let proven = run.journal.proven().await?.map(|(fence, _)| fence);
-    Ok(MigrateOutcome { tables: run.journal.tables().await?, proven })
+    Ok(MigrateOutcome {
+        tables: run.journal.tables().await?,
+        proven,
+    })
 }
 
 /// One run of a migration.
@@ -147,13 +160,15 @@ impl Run {
             Some(row) => row,
             None => self.begin(record, &mut links, state_id).await?,
         };
-        self.status.update(|status| status.base = Some(task_row.base));
+        self.status
+            .update(|status| status.base = Some(task_row.base));
         if !task_row.loaded {
             let tables = self.make_tables(record, &mut links, task_row.base).await?;
             if until == Some(Until::Schema) {
                 return Ok(());
             }
-            self.load(record, &mut links, lease, &task_row, &tables).await?;
+            self.load(record, &mut links, lease, &task_row, &tables)
+                .await?;
         }
         if matches!(until, Some(Until::Schema | Until::Load)) || self.task.feed.is_none() {
             return Ok(());
@@ -172,7 +187,9 @@ impl Run {
                     self.task.state_dir.display()
                 ),
             )
-            .advise("use the state directory with which it began, or give this task a name of its own")),
+            .advise(
+                "use the state directory with which it began, or give this task a name of its own",
+            )),
             _ => Ok(()),
         }
     }
@@ -190,7 +207,10 @@ impl Run {
         }
         Err(Error::new(
             ErrorKind::Refused,
-            format!("precheck found what makes this migration impossible:\n{}", errors.join("\n")),
+            format!(
+                "precheck found what makes this migration impossible:\n{}",
+                errors.join("\n")
+            ),
         ))
     }
 
@@ -204,13 +224,21 @@ impl Run {
             }
             None => (current_ts(source).await?, Vec::new()),
         };
-        let row = TaskRow { state_id, base, offsets, loaded: false };
-        record.create_task(links.target.session().await?, &row).await?;
+        let row = TaskRow {
+            state_id,
+            base,
+            offsets,
+            loaded: false,
+        };
+        record
+            .create_task(links.target.session().await?, &row)
+            .await?;
         Ok(row)
     }
 
     fn waiting_for(&self, reason: &str) {
-        self.status.update(|status| status.waiting_for = Some(reason.to_owned()));
+        self.status
+            .update(|status| status.waiting_for = Some(reason.to_owned()));
     }
 
     fn enter(&self, phase: Phase) {
@@ -237,9 +265,15 @@ impl Run {
             make_table(target, record, &existing, known, table, base).await?;
             let verdict = Verdict::unproven(Reason::NotRead, "it is being loaded");
             let counts = Counts::default();
-            self.journal.set_table(table, FoundBy::Load, &verdict, counts, "").await?;
+            self.journal
+                .set_table(table, FoundBy::Load, &verdict, counts, "")
+                .await?;
         }
-        let names: Vec<TableName> = wanted.tables.iter().map(|table| table.name.clone()).collect();
+        let names: Vec<TableName> = wanted
+            .tables
+            .iter()
+            .map(|table| table.name.clone())
+            .collect();
         self.journal.forget_tables_but(&names).await?;
         Ok(wanted.tables.into_iter().map(Arc::new).collect())
     }
@@ -276,12 +310,26 @@ impl Run {
         };
         // The verdicts come before the fence: after a crash in between they are given again.
         let target = links.target.session().await?;
-        self.keep_verdicts(tables, &proofs, Fence { w: task_row.base, s: 0 }).await?;
+        self.keep_verdicts(
+            tables,
+            &proofs,
+            Fence {
+                w: task_row.base,
+                s: 0,
+            },
+        )
+        .await?;
         record.begin(target, APPLIER_SLOT, lease.epoch).await?;
         target.execute("COMMIT").await?;
         record.finish_load(target, &fence_row).await?;
         let fence = newest_fence(target, &self.task.name).await?;
-        let fence = fence.map_or(Fence { w: task_row.base, s: 0 }, |(_, fence)| fence);
+        let fence = fence.map_or(
+            Fence {
+                w: task_row.base,
+                s: 0,
+            },
+            |(_, fence)| fence,
+        );
         self.journal.set_proven(fence, &task_row.offsets).await?;
         self.keep_verdicts(tables, &proofs, fence).await?;
         self.status.update(|status| {
@@ -302,7 +350,10 @@ impl Run {
                 continue;
             };
             let verdict = match proof.verdict() {
-                Verdict::Equal { .. } => Verdict::Equal { fence, how: How::Read },
+                Verdict::Equal { .. } => Verdict::Equal {
+                    fence,
+                    how: How::Read,
+                },
                 Verdict::Different { rows, .. } => Verdict::Different { fence, rows },
                 unproven => unproven,
             };
@@ -345,7 +396,12 @@ impl Run {
             proofs: jobs,
             stop: stop.clone(),
         };
-        let watcher = tokio::spawn(stop_when_reached(self.status.clone(), until, asked, stop.clone()));
+        let watcher = tokio::spawn(stop_when_reached(
+            self.status.clone(),
+            until,
+            asked,
+            stop.clone(),
+        ));
         // The prover proves what was applied before it ends, so that a stopped migration leaves
         // nothing unproven; when it fails, following stops with it.
         let prover = async {
@@ -397,8 +453,18 @@ impl Run {
         let mut tables = BTreeMap::new();
         for (name, base, stopped) in record.followed(target).await? {
             let stopped = stopped.map(|(at, reason)| Stop { at, reason });
-            let table = now.find(&name).cloned().unwrap_or_else(|| Table::unknown(name.clone()));
-            tables.insert(name, Followed { table: Arc::new(table), base, stopped });
+            let table = now
+                .find(&name)
+                .cloned()
+                .unwrap_or_else(|| Table::unknown(name.clone()));
+            tables.insert(
+                name,
+                Followed {
+                    table: Arc::new(table),
+                    base,
+                    stopped,
+                },
+            );
         }
         Ok(tables)
     }
@@ -423,7 +489,11 @@ async fn stop_when_reached(
     if until != Some(Until::CaughtUp) {
         return;
     }
-    while status.snapshot().proven.is_none_or(|proven| proven.w < asked) {
+    while status
+        .snapshot()
+        .proven
+        .is_none_or(|proven| proven.w < asked)
+    {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     stop.cancel();

@@ -53,7 +53,11 @@ impl fmt::Display for Finding {
         };
         write!(f, "{word}  {}", self.what)?;
         if self.level != Level::Ok {
-            write!(f, "\n         why: {}\n         fix: {}", self.why, self.fix)?;
+            write!(
+                f,
+                "\n         why: {}\n         fix: {}",
+                self.why, self.fix
+            )?;
         }
         Ok(())
     }
@@ -61,21 +65,38 @@ impl fmt::Display for Finding {
 
 impl Finding {
     fn ok(what: impl Into<String>) -> Finding {
-        Finding { level: Level::Ok, what: what.into(), why: String::new(), fix: String::new() }
+        Finding {
+            level: Level::Ok,
+            what: what.into(),
+            why: String::new(),
+            fix: String::new(),
+        }
     }
 
     fn warning(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
-        Finding { level: Level::Warning, what: what.into(), why: why.to_owned(), fix: fix.into() }
+        Finding {
+            level: Level::Warning,
+            what: what.into(),
+            why: why.to_owned(),
+            fix: fix.into(),
+        }
     }
 
     fn error(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
-        Finding { level: Level::Error, what: what.into(), why: why.to_owned(), fix: fix.into() }
+        Finding {
+            level: Level::Error,
+            what: what.into(),
+            why: why.to_owned(),
+            fix: fix.into(),
+        }
     }
 
     /// Turns an error that was met while looking into a finding.
     fn met(error: &Error, why: &str) -> Finding {
         let text = error.to_string();
-        let fix = text.split_once("what to do: ").map_or("see the message", |(_, fix)| fix);
+        let fix = text
+            .split_once("what to do: ")
+            .map_or("see the message", |(_, fix)| fix);
         Finding::error(error.message(), why, fix)
     }
 }
@@ -193,7 +214,10 @@ async fn grants(task: &Task, target: &mut Session, findings: &mut Vec<Finding>) 
         findings.push(Finding::met(&error, why));
         return Ok(());
     }
-    match target.text("SELECT MAX(ora_rowscn) FROM rowproof.fence").await {
+    match target
+        .text("SELECT MAX(ora_rowscn) FROM rowproof.fence")
+        .await
+    {
         Ok(_) => findings.push(Finding::ok("target: the database rowproof can be written")),
         Err(error) => findings.push(Finding::met(&error, why)),
     }
@@ -233,7 +257,9 @@ async fn tables(
     }
     if findings.len() == before {
         let count = wanted.tables.len();
-        findings.push(Finding::ok(format!("all {count} tables in scope can be carried")));
+        findings.push(Finding::ok(format!(
+            "all {count} tables in scope can be carried"
+        )));
     }
     for table in &wanted.tables {
         triggers(table, &existing, target, findings).await?;

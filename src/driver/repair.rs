@@ -47,7 +47,9 @@ pub async fn apply_repairs(task: &Task, only: Option<&TableName>) -> Result<Repa
     let mut outcome = RepairOutcome::default();
     let mut after = 0;
     loop {
-        let rows = journal.differences(only, after, ROWS_PER_TRANSACTION).await?;
+        let rows = journal
+            .differences(only, after, ROWS_PER_TRANSACTION)
+            .await?;
         let Some(last) = rows.last() else {
             return Ok(outcome);
         };
@@ -55,7 +57,10 @@ pub async fn apply_repairs(task: &Task, only: Option<&TableName>) -> Result<Repa
         for of_table in rows.chunk_by(|a, b| a.table == b.table) {
             let name = &of_table[0].table;
             let table = journal.table_model(name).await?.ok_or_else(|| {
-                Error::new(ErrorKind::Broken, format!("the journal does not know table {name}"))
+                Error::new(
+                    ErrorKind::Broken,
+                    format!("the journal does not know table {name}"),
+                )
             })?;
             let found = repair_rows(task, &mut links, &table, &key, of_table).await?;
             outcome.repaired += found.repaired;
@@ -84,18 +89,27 @@ async fn repair_rows(
     source.scan(sql.clone(), &mut source_rows).await?;
     target.scan(sql, &mut target_rows).await?;
     let comparison = compare(table, key, &source_rows, &target_rows).map_err(|error| {
-        Error::new(ErrorKind::Rejected, format!("table {}: {error}", table.name))
+        Error::new(
+            ErrorKind::Rejected,
+            format!("table {}: {error}", table.name),
+        )
     })?;
     let found = &comparison.differences;
     for statement in delete_keys(table, found.iter().map(|found| found.key.as_slice())) {
         target.execute(statement).await?;
     }
-    for statement in insert_rows(table, found.iter().filter_map(|found| found.source.as_deref())) {
+    for statement in insert_rows(
+        table,
+        found.iter().filter_map(|found| found.source.as_deref()),
+    ) {
         target.execute(statement).await?;
     }
     target.execute("COMMIT").await?;
     let repaired = found.len() as u64;
-    Ok(RepairOutcome { repaired, already_equal: (rows.len() as u64).saturating_sub(repaired) })
+    Ok(RepairOutcome {
+        repaired,
+        already_equal: (rows.len() as u64).saturating_sub(repaired),
+    })
 }
 
 /// Begins a transaction in which the applier can commit nothing, with the target at a fence, and
@@ -117,6 +131,9 @@ async fn lock_at_fence(
         tokio::time::sleep(LOCK_PAUSE).await;
     }
     target.execute("ROLLBACK").await?;
-    Err(Error::new(ErrorKind::Refused, "the target stands at no fence")
-        .advise("repair --apply works on a migration whose load is done; else use the printed SQL"))
+    Err(
+        Error::new(ErrorKind::Refused, "the target stands at no fence").advise(
+            "repair --apply works on a migration whose load is done; else use the printed SQL",
+        ),
+    )
 }

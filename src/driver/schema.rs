@@ -33,21 +33,27 @@ pub async fn make_table(
             ))
             .await?;
         if schemas.is_none() {
-            target.execute(create_database(&table.name.schema)).await.map_err(|error| {
-                error.at(format!("making database {} on the target", table.name.schema)).advise(
+            target
+                .execute(create_database(&table.name.schema))
+                .await
+                .map_err(|error| {
+                    error.at(format!("making database {} on the target", table.name.schema)).advise(
                     "make it as an administrator, or GRANT CREATE ON *.* to rowproof's user",
                 )
-            })?;
+                })?;
         }
-        target.execute(create_table(table)).await.map_err(|error| {
-            error.at(format!("making table {} on the target", table.name))
-        })?;
+        target
+            .execute(create_table(table))
+            .await
+            .map_err(|error| error.at(format!("making table {} on the target", table.name)))?;
     }
     Ok(())
 }
 
 async fn assert_empty(target: &mut Session, name: &TableName) -> Result<()> {
-    let row = target.text(format!("SELECT 1 FROM {} LIMIT 1", name.sql())).await?;
+    let row = target
+        .text(format!("SELECT 1 FROM {} LIMIT 1", name.sql()))
+        .await?;
     if row.is_none() {
         return Ok(());
     }
@@ -65,7 +71,11 @@ fn assert_same(source: &Table, target: &Table) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Refused,
-        format!("the target's table {} is another one: {}", source.name, differences.join("; ")),
+        format!(
+            "the target's table {} is another one: {}",
+            source.name,
+            differences.join("; ")
+        ),
     )
     .advise("drop it, and rowproof makes it anew"))
 }

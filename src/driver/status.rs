@@ -28,7 +28,9 @@ impl StatusBoard {
             beat_ms: now_ms(),
             ..Status::default()
         };
-        StatusBoard { status: Arc::new(Mutex::new(status)) }
+        StatusBoard {
+            status: Arc::new(Mutex::new(status)),
+        }
     }
 
     /// Changes the status.
@@ -120,7 +122,11 @@ fn line(status: &Status) -> String {
         }
         Phase::Follow => {
             let age = |ms: Option<i64>| ms.map_or("none yet".to_owned(), seconds);
-            let proven_age = Status { fence: status.proven, ..status.clone() }.fence_age_ms();
+            let proven_age = Status {
+                fence: status.proven,
+                ..status.clone()
+            }
+            .fence_age_ms();
             line.push_str(&format!(
                 " {} changes in {} batches; age of newest fence {}, of newest proven fence {}",
                 HumanCount(status.changes),
@@ -147,7 +153,10 @@ fn seconds(ms: i64) -> String {
 /// Returns the resident memory of this process, which Linux tells in pages.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 =
-        statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let pages: u64 = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }

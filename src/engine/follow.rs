@@ -1,8 +1,6 @@
 //! Following the source: from the feed's messages to batches, fence by fence.
 
-use crate::feed::{
-    Assembly, CommitTs, Ddl, FoldedTable, Message, RowChange, Stretch, fold,
-};
+use crate::feed::{Assembly, CommitTs, Ddl, FoldedTable, Message, RowChange, Stretch, fold};
 use crate::fence::FenceRow;
 use crate::schema::{Table, TableName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +49,9 @@ pub struct Batch {
     pub tables: Vec<FoldedTable>,
     /// The tables that this batch stops; to be recorded in its transaction.
     pub stopped: Vec<TableName>,
+    /// All tables that are stopped: what the source shows of them at the end of the batch is not
+    /// what the target holds, so that they cannot be proven.
+    pub unprovable: BTreeSet<TableName>,
 }
 
 /// The state of following: what waits, what is applied, and which tables take part.
@@ -106,11 +107,19 @@ impl Follow {
     /// Takes the next stretch of the feed if the watermark allows one, and returns the tables that
     /// `CREATE TABLE` made in it and whose definition the driver must look up on the source as of
     /// [`Follow::taken_to`] before it asks for the batch.
-    pub fn take_stretch(&mut self, in_scope: impl Fn(&TableName) -> bool) -> Option<BTreeSet<TableName>> {
-        assert!(self.taken.is_none(), "a stretch is taken only after the batch of the one before");
+    pub fn take_stretch(
+        &mut self,
+        in_scope: impl Fn(&TableName) -> bool,
+    ) -> Option<BTreeSet<TableName>> {
+        assert!(
+            self.taken.is_none(),
+            "a stretch is taken only after the batch of the one before"
+        );
         let mut stretch = self.assembly.take(self.at_least)?;
         stretch.rows.retain(|row| in_scope(&row.table));
-        stretch.ddls.retain(|ddl| ddl.table.table.is_empty() || in_scope(&ddl.table));
+        stretch
+            .ddls
+            .retain(|ddl| ddl.table.table.is_empty() || in_scope(&ddl.table));
         let created = stretch
             .ddls
             .iter()
@@ -130,7 +139,14 @@ impl Follow {
     /// Adds a table that the stretch created, with the definition that the source has at its end.
     pub fn add_table(&mut self, table: Arc<Table>) {
         let base = self.taken.as_ref().map_or(0, |stretch| stretch.from);
-        self.tables.insert(table.name.clone(), Followed { table, base, stopped: None });
+        self.tables.insert(
+            table.name.clone(),
+            Followed {
+                table,
+                base,
+                stopped: None,
+            },
+        );
     }
 
     /// Folds the stretch that is taken into a batch.
@@ -146,8 +162,11 @@ impl Follow {
             self.on_ddl(ddl, stretch.from, &mut stopped);
         }
         self.stop_unknown(&stretch, &mut stopped);
-        let rows: Vec<RowChange> =
-            stretch.rows.into_iter().filter(|row| self.applies(row)).collect();
+        let rows: Vec<RowChange> = stretch
+            .rows
+            .into_iter()
+            .filter(|row| self.applies(row))
+            .collect();
         let live: BTreeMap<TableName, Arc<Table>> = self
             .tables
             .iter()
@@ -155,6 +174,13 @@ impl Follow {
             .collect();
         let tables = fold(&live, &rows)?;
         self.at_least = stretch.to;
+        let is_stopped = |name: &TableName| self.tables[name].stopped.is_some();
+        let unprovable = self
+            .tables
+            .keys()
+            .filter(|name| is_stopped(name))
+            .cloned()
+            .collect();
         Ok(Some(Batch {
             from: stretch.from,
             to: stretch.to,
@@ -162,13 +188,16 @@ impl Follow {
             changes: rows.len(),
             tables,
             stopped,
+            unprovable,
         }))
     }
 
     fn applies(&self, row: &RowChange) -> bool {
         self.tables.get(&row.table).is_some_and(|followed| {
-            let before_stop =
-                followed.stopped.as_ref().is_none_or(|stop| row.commit_ts <= stop.at);
+            let before_stop = followed
+                .stopped
+                .as_ref()
+                .is_none_or(|stop| row.commit_ts <= stop.at);
             row.commit_ts > followed.base && before_stop
         })
     }
@@ -187,19 +216,24 @@ impl Follow {
         };
         for name in names {
             let reason = format!("a DDL that rowproof does not carry yet: {}", ddl.query);
-            self.stop(&name, Stop { at: ddl.commit_ts, reason }, stopped);
+            self.stop(
+                &name,
+                Stop {
+                    at: ddl.commit_ts,
+                    reason,
+                },
+                stopped,
+            );
         }
     }
 
     /// Tells whether this is the DDL that made a table known: the driver added it with the start of
     /// this stretch as its base, or of a stretch that was begun before a crash.
     fn is_its_creation(&self, ddl: &Ddl, from: CommitTs) -> bool {
-        self.tables
-            .get(&ddl.table)
-            .is_some_and(|followed| {
-                let in_stretch = (from..ddl.commit_ts).contains(&followed.base);
-                in_stretch && followed.stopped.is_none()
-            })
+        self.tables.get(&ddl.table).is_some_and(|followed| {
+            let in_stretch = (from..ddl.commit_ts).contains(&followed.base);
+            in_stretch && followed.stopped.is_none()
+        })
     }
 
     /// Stops tables in scope whose rows arrive although no load and no `CREATE TABLE` made them
@@ -215,7 +249,14 @@ impl Follow {
             let reason = "it appeared after the load without a CREATE TABLE that rowproof can \
                           carry"
                 .to_owned();
-            self.stop(name, Stop { at: stretch.from, reason }, stopped);
+            self.stop(
+                name,
+                Stop {
+                    at: stretch.from,
+                    reason,
+                },
+                stopped,
+            );
         }
     }
 
@@ -241,9 +282,23 @@ mod tests {
 
     fn follow() -> Follow {
         let table = Arc::new(integer_table("s", "t"));
-        let followed = Followed { table: Arc::clone(&table), base: 10, stopped: None };
-        let row = FenceRow { state: FenceState::Complete, w: 10, next_w: 10, offsets: vec![0] };
-        Follow::new(10, vec![0], &row, BTreeMap::from([(table.name.clone(), followed)]))
+        let followed = Followed {
+            table: Arc::clone(&table),
+            base: 10,
+            stopped: None,
+        };
+        let row = FenceRow {
+            state: FenceState::Complete,
+            w: 10,
+            next_w: 10,
+            offsets: vec![0],
+        };
+        Follow::new(
+            10,
+            vec![0],
+            &row,
+            BTreeMap::from([(table.name.clone(), followed)]),
+        )
     }
 
     fn insert(ts: CommitTs, id: u32) -> Message {
@@ -266,7 +321,10 @@ mod tests {
 
     #[test]
     fn a_batch_reaches_to_one_below_the_watermark() {
-        let batch = batch(&mut follow(), vec![insert(11, 1), insert(20, 2), Message::Watermark(20)]);
+        let batch = batch(
+            &mut follow(),
+            vec![insert(11, 1), insert(20, 2), Message::Watermark(20)],
+        );
         assert_eq!((batch.from, batch.to, row_count(&batch)), (10, 19, 1));
     }
 
@@ -279,11 +337,16 @@ mod tests {
     #[test]
     fn a_ddl_stops_its_table_after_the_rows_before_it() {
         let mut follow = follow();
-        let messages =
-            vec![insert(11, 1), Message::Ddl(ddl(12)), insert(13, 2), Message::Watermark(20)];
+        let messages = vec![
+            insert(11, 1),
+            Message::Ddl(ddl(12)),
+            insert(13, 2),
+            Message::Watermark(20),
+        ];
         let first = batch(&mut follow, messages);
         assert_eq!(row_count(&first), 1);
         assert_eq!(first.stopped, [TableName::new("s", "t")]);
+        assert!(first.unprovable.contains(&TableName::new("s", "t")));
         let later = batch(&mut follow, vec![insert(21, 3), Message::Watermark(30)]);
         assert_eq!((row_count(&later), later.stopped.len()), (0, 0));
     }
@@ -303,8 +366,13 @@ mod tests {
         follow.tables.clear();
         let mut creation = ddl(11);
         creation.action = action::CREATE_TABLE;
-        for (offset, message) in
-            [Message::Ddl(creation), insert(12, 1), Message::Watermark(20)].into_iter().enumerate()
+        for (offset, message) in [
+            Message::Ddl(creation),
+            insert(12, 1),
+            Message::Watermark(20),
+        ]
+        .into_iter()
+        .enumerate()
         {
             follow.on_message(0, offset as i64, message);
         }
@@ -317,7 +385,12 @@ mod tests {
 
     #[test]
     fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
-        let row = FenceRow { state: FenceState::Applying, w: 10, next_w: 40, offsets: vec![0] };
+        let row = FenceRow {
+            state: FenceState::Applying,
+            w: 10,
+            next_w: 40,
+            offsets: vec![0],
+        };
         let mut follow = Follow::new(10, vec![0], &row, follow().tables);
         follow.on_message(0, 0, Message::Watermark(30));
         assert!(follow.take_stretch(|_| true).is_none());

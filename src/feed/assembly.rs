@@ -88,12 +88,16 @@ impl Assembly {
             return None;
         }
         let from = std::mem::replace(&mut self.applied, to);
-        let (mut rows, waiting): (Vec<_>, Vec<_>) =
-            self.rows.drain(..).partition(|(_, row)| row.commit_ts <= to);
+        let (mut rows, waiting): (Vec<_>, Vec<_>) = self
+            .rows
+            .drain(..)
+            .partition(|(_, row)| row.commit_ts <= to);
         self.rows = waiting;
         self.byte_len = self.rows.iter().map(|(_, row)| row.byte_len()).sum();
-        let (ddls, waiting): (Vec<_>, Vec<_>) =
-            self.ddls.drain(..).partition(|(_, ddl)| ddl.commit_ts <= to);
+        let (ddls, waiting): (Vec<_>, Vec<_>) = self
+            .ddls
+            .drain(..)
+            .partition(|(_, ddl)| ddl.commit_ts <= to);
         self.ddls = waiting;
         rows.sort_by_key(|(_, row)| row.commit_ts);
         Some(Stretch {
@@ -145,10 +149,16 @@ mod tests {
         }
         assembly.push(0, 1, Message::Watermark(12));
         let stretch = assembly.take(0).expect("a stretch to 11");
-        assert_eq!((stretch.from, stretch.to, timestamps(&stretch)), (10, 11, vec![11]));
+        assert_eq!(
+            (stretch.from, stretch.to, timestamps(&stretch)),
+            (10, 11, vec![11])
+        );
         assembly.push(0, 2, Message::Row(row(11)));
         assembly.push(0, 3, Message::Watermark(14));
-        assert_eq!(timestamps(&assembly.take(0).expect("a stretch to 13")), Vec::<u64>::new());
+        assert_eq!(
+            timestamps(&assembly.take(0).expect("a stretch to 13")),
+            Vec::<u64>::new()
+        );
     }
 
     #[test]
@@ -161,7 +171,10 @@ mod tests {
         assert!(assembly.take(0).is_none(), "partition 1 has no watermark");
         assembly.push(1, 8, Message::Watermark(10));
         let stretch = assembly.take(0).expect("a stretch to 9");
-        assert_eq!((timestamps(&stretch), stretch.offsets), (vec![2, 3], vec![5, 9]));
+        assert_eq!(
+            (timestamps(&stretch), stretch.offsets),
+            (vec![2, 3], vec![5, 9])
+        );
     }
 
     #[test]

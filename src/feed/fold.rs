@@ -43,7 +43,9 @@ pub fn fold(
                 continue;
             };
             let table = folding.entry(name).or_insert_with(|| Folding::new(table));
-            let after = table.leave(change).map_err(|what| describe(change, &what))?;
+            let after = table
+                .leave(change)
+                .map_err(|what| describe(change, &what))?;
             taken.extend(after.map(|(key, row)| (name, key, row)));
         }
         for (name, key, row) in taken {
@@ -57,7 +59,10 @@ pub fn fold(
 
 fn describe(change: &RowChange, what: &str) -> String {
     let ts: CommitTs = change.commit_ts;
-    format!("table {}: {what} (a change that committed at {ts})", change.table)
+    format!(
+        "table {}: {what} (a change that committed at {ts})",
+        change.table
+    )
 }
 
 /// The last images of one table while they are folded, by canonical key.
@@ -70,9 +75,18 @@ struct Folding {
 
 impl Folding {
     fn new(table: &Arc<Table>) -> Self {
-        let kinds = table.key().iter().map(|column| column.kind.clone()).collect();
+        let kinds = table
+            .key()
+            .iter()
+            .map(|column| column.kind.clone())
+            .collect();
         let (table, keys, canonical) = (Arc::clone(table), HashMap::new(), Canonical::new());
-        Folding { table, kinds, keys, canonical }
+        Folding {
+            table,
+            kinds,
+            keys,
+            canonical,
+        }
     }
 
     /// Notes that the row before the change left its key; returns the row after it with its key.
@@ -101,11 +115,20 @@ impl Folding {
         let row = row.packed(0).to_vec();
         let key = crate::row::Cells::prefix(&row, self.table.key_len).to_vec();
         let canonical = self.canonical_key(&key)?;
-        Ok(Some((canonical, FoldedRow { key, row: Some(row) })))
+        Ok(Some((
+            canonical,
+            FoldedRow {
+                key,
+                row: Some(row),
+            },
+        )))
     }
 
     fn canonical_key(&mut self, key: &[u8]) -> Result<Vec<u8>, String> {
-        let canonical = self.canonical.row(&self.kinds, key).map_err(|error| error.to_string())?;
+        let canonical = self
+            .canonical
+            .row(&self.kinds, key)
+            .map_err(|error| error.to_string())?;
         Ok(canonical.to_vec())
     }
 
@@ -113,7 +136,10 @@ impl Folding {
         let mut rows: Vec<FoldedRow> = self.keys.into_values().collect();
         // One order makes statements, and with them locks and tests, repeatable.
         rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        FoldedTable { table: self.table, rows }
+        FoldedTable {
+            table: self.table,
+            rows,
+        }
     }
 }
 
@@ -150,7 +176,8 @@ mod tests {
         };
         let folded = fold(&tables, rows).expect("valid rows");
         let rows = folded.into_iter().flat_map(|table| table.rows);
-        rows.map(|row| (text(&row.key, 0), row.row.map(|row| text(&row, 1)))).collect()
+        rows.map(|row| (text(&row.key, 0), row.row.map(|row| text(&row, 1))))
+            .collect()
     }
 
     fn row(id: &str, value: Option<&str>) -> (String, Option<String>) {
@@ -159,7 +186,12 @@ mod tests {
 
     #[test]
     fn the_last_image_of_a_key_stays() {
-        let rows = [insert(1, 1, 10), update(2, (1, 10), (1, 11)), insert(2, 2, 20), delete(3, 2)];
+        let rows = [
+            insert(1, 1, 10),
+            update(2, (1, 10), (1, 11)),
+            insert(2, 2, 20),
+            delete(3, 2),
+        ];
         assert_eq!(folded(&rows), [row("1", Some("11")), row("2", None)]);
     }
 
@@ -185,8 +217,16 @@ mod tests {
 
     #[test]
     fn inv_4_replays_and_duplicates_change_nothing() {
-        let rows = [insert(1, 1, 10), insert(1, 1, 10), update(2, (1, 10), (1, 11))];
-        let replayed = [insert(1, 1, 10), update(2, (1, 10), (1, 11)), update(2, (1, 10), (1, 11))];
+        let rows = [
+            insert(1, 1, 10),
+            insert(1, 1, 10),
+            update(2, (1, 10), (1, 11)),
+        ];
+        let replayed = [
+            insert(1, 1, 10),
+            update(2, (1, 10), (1, 11)),
+            update(2, (1, 10), (1, 11)),
+        ];
         assert_eq!(folded(&rows), folded(&replayed));
     }
 

@@ -28,9 +28,8 @@ pub fn packed_row(
     for column in &table.columns[..columns] {
         let value = find(image, &column.name)
             .ok_or_else(|| format!("column {} is missing in the message", column.name))?;
-        let cell = cell(column, value).map_err(|expected| {
-            format!("column {} does not hold {expected}", column.name)
-        })?;
+        let cell = cell(column, value)
+            .map_err(|expected| format!("column {} does not hold {expected}", column.name))?;
         cells.push(cell);
     }
     rows.push_row(cells.iter().map(Option::as_deref));
@@ -39,7 +38,10 @@ pub fn packed_row(
 
 fn find<'i, 'a>(image: &'i Image<'a>, name: &str) -> Option<&'i ColumnValue<'a>> {
     image.get(name).or_else(|| {
-        image.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        image
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     })
 }
 
@@ -62,8 +64,14 @@ fn cell(column: &Column, value: &ColumnValue<'_>) -> Result<Option<Vec<u8>>, &'s
 
 /// Returns a JSON number as its own text, so that none of its digits is lost.
 fn number(raw: &str, expected: &'static str) -> Result<String, &'static str> {
-    let numeric = raw.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
-    if numeric { Ok(raw.to_owned()) } else { Err(expected) }
+    let numeric = raw
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    if numeric {
+        Ok(raw.to_owned())
+    } else {
+        Err(expected)
+    }
 }
 
 /// Returns a FLOAT as the text of the widened double, which is what scans select and what
@@ -164,8 +172,14 @@ mod tests {
 
     #[test]
     fn go_escapes_are_undone() {
-        assert_eq!(unescape(r#"\x00A\xff\"\\\n"#), Some(b"\x00A\xff\"\\\n".to_vec()));
-        assert_eq!(unescape(r"\u00a0中\U0001f600"), Some("\u{a0}中😀".as_bytes().to_vec()));
+        assert_eq!(
+            unescape(r#"\x00A\xff\"\\\n"#),
+            Some(b"\x00A\xff\"\\\n".to_vec())
+        );
+        assert_eq!(
+            unescape(r"\u00a0中\U0001f600"),
+            Some("\u{a0}中😀".as_bytes().to_vec())
+        );
         assert_eq!(unescape(r"\x0"), None);
         assert_eq!(unescape("\\"), None);
         assert_eq!(unescape(r"\q"), None);
@@ -183,7 +197,10 @@ mod tests {
 
     #[test]
     fn floats_are_widened_without_losing_bits() {
-        assert_eq!(widened("3.4028235e+38"), Ok("3.4028234663852886e38".to_owned()));
+        assert_eq!(
+            widened("3.4028235e+38"),
+            Ok("3.4028234663852886e38".to_owned())
+        );
         assert_eq!(widened("0.1"), Ok("0.10000000149011612".to_owned()));
         assert_eq!(widened("-0"), Ok("-0.0".to_owned()));
     }

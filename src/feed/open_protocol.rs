@@ -49,10 +49,17 @@ impl RowChange {
     /// # Errors
     /// If the value is not that of a row.
     pub fn images(&self) -> Result<Images<'_>, &'static str> {
-        let row: RowValue = serde_json::from_slice(&self.value).map_err(|_| "a row is not valid")?;
+        let row: RowValue =
+            serde_json::from_slice(&self.value).map_err(|_| "a row is not valid")?;
         match (row.u, row.p, row.d) {
-            (Some(after), before, None) => Ok(Images { before, after: Some(after) }),
-            (None, None, Some(before)) => Ok(Images { before: Some(before), after: None }),
+            (Some(after), before, None) => Ok(Images {
+                before,
+                after: Some(after),
+            }),
+            (None, None, Some(before)) => Ok(Images {
+                before: Some(before),
+                after: None,
+            }),
             _ => Err("a row is neither an update nor a deletion"),
         }
     }
@@ -148,7 +155,11 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Message>, &'static str> {
         values = rest;
         messages.push(decode_one(key, value)?);
     }
-    if values.is_empty() { Ok(messages) } else { Err("it has more values than keys") }
+    if values.is_empty() {
+        Ok(messages)
+    } else {
+        Err("it has more values than keys")
+    }
 }
 
 fn decode_one(key: &[u8], value: &[u8]) -> Result<Message, &'static str> {
@@ -200,13 +211,22 @@ pub mod tests {
     /// A change of a row of table `s.t` with this value.
     pub fn change(commit_ts: CommitTs, value: &str) -> RowChange {
         let table = TableName::new("s", "t");
-        RowChange { commit_ts, table, value: value.as_bytes().into() }
+        RowChange {
+            commit_ts,
+            table,
+            value: value.as_bytes().into(),
+        }
     }
 
     /// A DDL of table `s.t`.
     pub fn ddl(commit_ts: CommitTs) -> Ddl {
         let query = "ALTER TABLE t ADD a INT".to_owned();
-        Ddl { commit_ts, table: TableName::new("s", "t"), query, action: 5 }
+        Ddl {
+            commit_ts,
+            table: TableName::new("s", "t"),
+            query,
+            action: 5,
+        }
     }
 
     fn framed(parts: &[&str]) -> Vec<u8> {
@@ -242,7 +262,10 @@ pub mod tests {
         };
         assert_eq!(first.commit_ts, 415_508_881_418_485_761);
         let after = first.images().expect("an insert").after.expect("an image");
-        assert_eq!(after["id"].value.map(|value| value.get()), Some("9007199254740993"));
+        assert_eq!(
+            after["id"].value.map(|value| value.get()),
+            Some("9007199254740993")
+        );
         let second = second.images().expect("a deletion");
         assert!(second.after.is_none());
         assert!(second.before.expect("an image")["id"].value.is_none());
@@ -251,12 +274,17 @@ pub mod tests {
     #[test]
     fn watermarks_and_ddl_are_told_apart() {
         let (key, value) = record(&[r#"{"ts":5,"t":3}"#], &[""]);
-        assert!(matches!(decode(&key, &value).as_deref(), Ok([Message::Watermark(5)])));
+        assert!(matches!(
+            decode(&key, &value).as_deref(),
+            Ok([Message::Watermark(5)])
+        ));
         let (key, value) = record(
             &[r#"{"ts":6,"scm":"s","tbl":"t","t":2}"#],
             &[r#"{"q":"CREATE TABLE `t` (`a` INT)","t":3}"#],
         );
-        assert!(matches!(decode(&key, &value).as_deref(), Ok([Message::Ddl(ddl)]) if ddl.action == 3));
+        assert!(
+            matches!(decode(&key, &value).as_deref(), Ok([Message::Ddl(ddl)]) if ddl.action == 3)
+        );
     }
 
     #[test]

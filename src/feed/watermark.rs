@@ -13,7 +13,9 @@ pub struct Watermarks {
 impl Watermarks {
     /// Starts with no watermark on any of `count` partitions.
     pub fn new(count: usize) -> Self {
-        Watermarks { partitions: vec![0; count] }
+        Watermarks {
+            partitions: vec![0; count],
+        }
     }
 
     /// Notes a watermark of a partition.
@@ -28,7 +30,10 @@ impl Watermarks {
     /// Returns the timestamp R up to which every row *and* every DDL has arrived: one below the
     /// minimum of the partitions, because a DDL may still come at exactly a watermark.
     pub fn resolved(&self) -> CommitTs {
-        self.partitions.iter().min().map_or(0, |ts| ts.saturating_sub(1))
+        self.partitions
+            .iter()
+            .min()
+            .map_or(0, |ts| ts.saturating_sub(1))
     }
 }
 

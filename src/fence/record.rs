@@ -26,7 +26,9 @@ impl FenceState {
 
     /// Reads the word that stands in the table.
     pub fn parse(word: &str) -> Option<Self> {
-        [FenceState::Complete, FenceState::Applying].into_iter().find(|state| state.as_str() == word)
+        [FenceState::Complete, FenceState::Applying]
+            .into_iter()
+            .find(|state| state.as_str() == word)
     }
 }
 

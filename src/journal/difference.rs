@@ -185,7 +185,10 @@ impl Journal {
 }
 
 fn filter(table: Option<&TableName>) -> (Option<&str>, Option<&str>) {
-    (table.map(|name| name.schema.as_str()), table.map(|name| name.table.as_str()))
+    (
+        table.map(|name| name.schema.as_str()),
+        table.map(|name| name.table.as_str()),
+    )
 }
 
 pub(super) fn difference_of(row: &sqlx::sqlite::SqliteRow) -> Result<DifferenceRow> {
@@ -207,7 +210,10 @@ pub(super) fn difference_of(row: &sqlx::sqlite::SqliteRow) -> Result<DifferenceR
             target: row.get("target"),
             columns: from_json(row.get("columns"))?,
         },
-        fence: Fence { w: ts_from_db(row.get("w")), s: ts_from_db(row.get("s")) },
+        fence: Fence {
+            w: ts_from_db(row.get("w")),
+            s: ts_from_db(row.get("s")),
+        },
         found_by: row.get("found_by"),
         at_ms: row.get("at_ms"),
         repaired: row.get::<i64, _>("repaired") != 0,

@@ -40,22 +40,38 @@ impl Journal {
     /// # Errors
     /// If the directory or the file cannot be made, read or written.
     pub async fn open(dir: &Path) -> Result<Journal> {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir);
         let path = dir.join("journal.sqlite");
         let touched = made.and_then(|()| {
-            std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path)
+            std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(&path)
         });
         touched.map_err(|error| {
-            Error::new(ErrorKind::Usage, format!("state directory {}: {error}", dir.display()))
-                .advise("name a directory that can be written with [state] dir")
+            Error::new(
+                ErrorKind::Usage,
+                format!("state directory {}: {error}", dir.display()),
+            )
+            .advise("name a directory that can be written with [state] dir")
         })?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
-        let journal = Journal { pool: pool.map_err(failure)?, dir: dir.to_owned() };
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options)
+            .await;
+        let journal = Journal {
+            pool: pool.map_err(failure)?,
+            dir: dir.to_owned(),
+        };
         journal.create_tables().await?;
         journal.create_identity().await?;
         Ok(journal)
@@ -82,7 +98,10 @@ impl Journal {
 
     async fn create_tables(&self) -> Result<()> {
         for statement in schema::STATEMENTS {
-            sqlx::query(statement).execute(&self.pool).await.map_err(failure)?;
+            sqlx::query(statement)
+                .execute(&self.pool)
+                .await
+                .map_err(failure)?;
         }
         Ok(())
     }
@@ -111,7 +130,9 @@ impl Journal {
 
 /// Returns the wall clock in milliseconds since the epoch.
 pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -130,8 +151,11 @@ fn failure(error: sqlx::Error) -> Error {
         sqlx::Error::Io(error) => error.to_string(),
         _ => "it cannot be read".to_owned(),
     };
-    Error::new(ErrorKind::Usage, format!("the journal in the state directory: {what}"))
-        .advise("check that the disk is not full and that the directory can be written")
+    Error::new(
+        ErrorKind::Usage,
+        format!("the journal in the state directory: {what}"),
+    )
+    .advise("check that the disk is not full and that the directory can be written")
 }
 
 fn ts_to_db(ts: u64) -> i64 {
@@ -148,7 +172,10 @@ fn json<T: serde::Serialize>(value: &T) -> String {
 
 fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| {
-        Error::new(ErrorKind::Broken, format!("the journal holds something unknown: {error}"))
-            .advise("it was written by another version of rowproof: use that version")
+        Error::new(
+            ErrorKind::Broken,
+            format!("the journal holds something unknown: {error}"),
+        )
+        .advise("it was written by another version of rowproof: use that version")
     })
 }

@@ -170,7 +170,10 @@ impl Journal {
         let Some(row) = row else {
             return Ok(None);
         };
-        let fence = Fence { w: ts_from_db(row.get("w")), s: ts_from_db(row.get("s")) };
+        let fence = Fence {
+            w: ts_from_db(row.get("w")),
+            s: ts_from_db(row.get("s")),
+        };
         Ok(Some((fence, from_json(row.get("offsets"))?)))
     }
 
@@ -212,7 +215,10 @@ impl Journal {
             .map_err(failure)?;
         let number = |row: &sqlx::sqlite::SqliteRow, name: &str| ts_from_db(row.get(name));
         let rows = rows.iter().map(|row| BatchRow {
-            fence: Fence { w: number(row, "w"), s: number(row, "s") },
+            fence: Fence {
+                w: number(row, "w"),
+                s: number(row, "s"),
+            },
             from: number(row, "from_w"),
             changes: number(row, "changes"),
             keys: number(row, "keys"),

@@ -171,9 +171,15 @@ fn table_of(row: &sqlx::sqlite::SqliteRow, proven: Option<Fence>) -> Result<Tabl
     let read: Verdict = from_json(row.get("verdict"))?;
     let differences = ts_from_db(row.get("differences"));
     let repaired = ts_from_db(row.get("repaired"));
-    let seen = (row.get::<Option<i64>, _>("different_w"), row.get::<Option<i64>, _>("different_s"));
+    let seen = (
+        row.get::<Option<i64>, _>("different_w"),
+        row.get::<Option<i64>, _>("different_s"),
+    );
     let seen = match seen {
-        (Some(w), Some(s)) => Some(Fence { w: ts_from_db(w), s: ts_from_db(s) }),
+        (Some(w), Some(s)) => Some(Fence {
+            w: ts_from_db(w),
+            s: ts_from_db(s),
+        }),
         _ => None,
     };
     Ok(TableRow {
@@ -201,18 +207,27 @@ fn verdict_now(
 ) -> Verdict {
     match (read, seen) {
         (Verdict::Unproven { reason, detail }, None) => Verdict::Unproven { reason, detail },
-        (_, Some(fence)) if repaired < differences => {
-            Verdict::Different { fence, rows: differences - repaired }
-        }
+        (_, Some(fence)) if repaired < differences => Verdict::Different {
+            fence,
+            rows: differences - repaired,
+        },
         // INV-5: what was repaired is unproven until a later fence reads it.
-        (_, Some(_)) => {
-            Verdict::unproven(Reason::NotRead, "repaired, and not read again since")
-        }
-        (Verdict::Equal { fence, how: How::Read }, None) => match proven {
-            Some(proven) if proven.w > fence.w => {
-                Verdict::Equal { fence: proven, how: How::Carried }
-            }
-            _ => Verdict::Equal { fence, how: How::Read },
+        (_, Some(_)) => Verdict::unproven(Reason::NotRead, "repaired, and not read again since"),
+        (
+            Verdict::Equal {
+                fence,
+                how: How::Read,
+            },
+            None,
+        ) => match proven {
+            Some(proven) if proven.w > fence.w => Verdict::Equal {
+                fence: proven,
+                how: How::Carried,
+            },
+            _ => Verdict::Equal {
+                fence,
+                how: How::Read,
+            },
         },
         (Verdict::Different { .. }, None) => Verdict::unproven(
             Reason::NotRead,
@@ -231,18 +246,34 @@ mod tests {
 
     #[test]
     fn inv_2_a_read_is_carried_on_by_proven_batches_only() {
-        let read = Verdict::Equal { fence: OLD, how: How::Read };
+        let read = Verdict::Equal {
+            fence: OLD,
+            how: How::Read,
+        };
         assert_eq!(verdict_now(read.clone(), None, 0, 0, None), read);
-        let carried = Verdict::Equal { fence: NEW, how: How::Carried };
+        let carried = Verdict::Equal {
+            fence: NEW,
+            how: How::Carried,
+        };
         assert_eq!(verdict_now(read, Some(NEW), 0, 0, None), carried);
         let unproven = Verdict::unproven(Reason::Ddl, "stopped");
-        assert_eq!(verdict_now(unproven.clone(), Some(NEW), 0, 0, None), unproven);
+        assert_eq!(
+            verdict_now(unproven.clone(), Some(NEW), 0, 0, None),
+            unproven
+        );
     }
 
     #[test]
     fn inv_5_a_repaired_row_is_unproven_until_it_is_read() {
-        let different = Verdict::Different { fence: OLD, rows: 2 };
-        let word = |repaired| verdict_now(different.clone(), Some(NEW), 2, repaired, Some(OLD)).word();
-        assert_eq!((word(0), word(1), word(2)), ("different", "different", "unproven"));
+        let different = Verdict::Different {
+            fence: OLD,
+            rows: 2,
+        };
+        let word =
+            |repaired| verdict_now(different.clone(), Some(NEW), 2, repaired, Some(OLD)).word();
+        assert_eq!(
+            (word(0), word(1), word(2)),
+            ("different", "different", "unproven")
+        );
     }
 }

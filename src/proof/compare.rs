@@ -122,11 +122,17 @@ impl Comparing<'_> {
     fn pair_by_key(&mut self, source: &Rows, target: &Rows, place: usize) -> Result<(), CellError> {
         let mut unpaired: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
         for row in place..target.len() {
-            unpaired.entry(self.canonical_key(target.packed(row))?).or_default().push(row);
+            unpaired
+                .entry(self.canonical_key(target.packed(row))?)
+                .or_default()
+                .push(row);
         }
         for row in place..source.len() {
             let row = source.packed(row);
-            match unpaired.get_mut(&self.canonical_key(row)?).and_then(Vec::pop) {
+            match unpaired
+                .get_mut(&self.canonical_key(row)?)
+                .and_then(Vec::pop)
+            {
                 Some(other) => self.pair(row, target.packed(other))?,
                 None => {
                     let digest = self.digest(row)?;
@@ -140,13 +146,21 @@ impl Comparing<'_> {
         for row in extra {
             let digest = self.digest(target.packed(row))?;
             self.result.target.add_row(&digest);
-            self.push(DifferenceKind::Extra, None, Some(target.packed(row)), Vec::new());
+            self.push(
+                DifferenceKind::Extra,
+                None,
+                Some(target.packed(row)),
+                Vec::new(),
+            );
         }
         Ok(())
     }
 
     fn canonical_key(&mut self, row: &[u8]) -> Result<Vec<u8>, CellError> {
-        Ok(self.canonical.row(&self.kinds[..self.key_len], row)?.to_vec())
+        Ok(self
+            .canonical
+            .row(&self.kinds[..self.key_len], row)?
+            .to_vec())
     }
 
     fn digest(&mut self, row: &[u8]) -> Result<crate::row::RowDigest, CellError> {
@@ -183,7 +197,11 @@ mod tests {
             column("name", 2, "varchar(20)", true),
             column("amount", 3, "decimal(9,2)", true),
         ];
-        table(TableName::new("s", "people"), columns, vec![part("PRIMARY", true, 1, "id")])
+        table(
+            TableName::new("s", "people"),
+            columns,
+            vec![part("PRIMARY", true, 1, "id")],
+        )
     }
 
     fn rows(cells: &[[Option<&str>; 3]]) -> Rows {
@@ -224,7 +242,11 @@ mod tests {
             [BOBBY[0], ALICE[1], BOBBY[2]],
         ];
         let result = run(&[ALICE, BOBBY], &swapped);
-        let columns: Vec<_> = result.differences.iter().map(|found| found.columns.clone()).collect();
+        let columns: Vec<_> = result
+            .differences
+            .iter()
+            .map(|found| found.columns.clone())
+            .collect();
         assert_eq!(columns, [vec![1], vec![1]]);
         assert_ne!(result.source, result.target);
     }

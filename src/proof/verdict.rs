@@ -94,7 +94,10 @@ pub enum Verdict {
 impl Verdict {
     /// Says that nothing is proven, and why.
     pub fn unproven(reason: Reason, detail: impl Into<String>) -> Self {
-        Verdict::Unproven { reason, detail: detail.into() }
+        Verdict::Unproven {
+            reason,
+            detail: detail.into(),
+        }
     }
 
     /// Returns the one word of the verdict.
@@ -192,7 +195,10 @@ impl TableProof {
         match (self.oldest, &self.failure) {
             (Some(fence), _) if rows > 0 => Verdict::Different { fence, rows },
             (_, Some((reason, detail))) => Verdict::unproven(*reason, detail.clone()),
-            (Some(fence), None) => Verdict::Equal { fence, how: How::Read },
+            (Some(fence), None) => Verdict::Equal {
+                fence,
+                how: How::Read,
+            },
             (None, None) => Verdict::unproven(Reason::NotRead, "no chunk was read"),
         }
     }
@@ -209,7 +215,13 @@ mod tests {
         let mut proof = TableProof::default();
         assert_eq!(proof.verdict().word(), "unproven");
         proof.add(fence, &Comparison::default());
-        assert_eq!(proof.verdict(), Verdict::Equal { fence, how: How::Read });
+        assert_eq!(
+            proof.verdict(),
+            Verdict::Equal {
+                fence,
+                how: How::Read
+            }
+        );
         proof.fail(Reason::Expired, "chunk 7");
         assert_eq!(proof.verdict().word(), "unproven");
     }
@@ -221,6 +233,12 @@ mod tests {
             proof.add(Fence { w, s: w }, &Comparison::default());
         }
         let fence = Fence { w: 3, s: 3 };
-        assert_eq!(proof.verdict(), Verdict::Equal { fence, how: How::Read });
+        assert_eq!(
+            proof.verdict(),
+            Verdict::Equal {
+                fence,
+                how: How::Read
+            }
+        );
     }
 }

@@ -43,7 +43,12 @@ pub struct CellError {
 
 impl fmt::Display for CellError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "column {} does not hold {}", self.column + 1, self.expected)
+        write!(
+            f,
+            "column {} does not hold {}",
+            self.column + 1,
+            self.expected
+        )
     }
 }
 
@@ -67,8 +72,12 @@ impl Canonical {
         self.buffer.clear();
         let mut cells = Cells::of(packed);
         for (column, kind) in kinds.iter().enumerate() {
-            let cell = cells.next().ok_or(CellError { column, expected: "any cell" })?;
-            self.cell(kind, cell).map_err(|expected| CellError { column, expected })?;
+            let cell = cells.next().ok_or(CellError {
+                column,
+                expected: "any cell",
+            })?;
+            self.cell(kind, cell)
+                .map_err(|expected| CellError { column, expected })?;
         }
         Ok(&self.buffer)
     }
@@ -94,7 +103,10 @@ impl Canonical {
             Kind::Decimal => decimal(text, &mut self.buffer),
             Kind::Float | Kind::Double => double(text, &mut self.buffer),
             Kind::Char => {
-                let end = text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+                let end = text
+                    .iter()
+                    .rposition(|byte| *byte != b' ')
+                    .map_or(0, |last| last + 1);
                 self.buffer.extend_from_slice(&text[..end]);
                 Ok(())
             }
@@ -221,7 +233,10 @@ fn without_leading_zeros(digits: &[u8]) -> &[u8] {
 }
 
 fn without_trailing_zeros(digits: &[u8]) -> &[u8] {
-    let end = digits.iter().rposition(|byte| *byte != b'0').map_or(0, |last| last + 1);
+    let end = digits
+        .iter()
+        .rposition(|byte| *byte != b'0')
+        .map_or(0, |last| last + 1);
     &digits[..end]
 }
 
@@ -235,7 +250,10 @@ mod tests {
         let mut rows = Rows::new();
         rows.push_row([cell.map(str::as_bytes)]);
         let kinds = std::slice::from_ref(kind);
-        Canonical::new().row(kinds, rows.packed(0)).expect("a value of its kind").to_vec()
+        Canonical::new()
+            .row(kinds, rows.packed(0))
+            .expect("a value of its kind")
+            .to_vec()
     }
 
     fn same(kind: &Kind, left: &str, right: &str) -> bool {
@@ -250,9 +268,17 @@ mod tests {
         assert!(same(&Kind::Double, "1e3", "1000"));
         assert!(same(&Kind::Char, "a  ", "a"));
         assert!(same(&Kind::Binary(4), "a", "a\0\0\0"));
-        assert!(same(&Kind::Temporal(Temporal::Time), "01:02:03.500", "01:02:03.5"));
+        assert!(same(
+            &Kind::Temporal(Temporal::Time),
+            "01:02:03.500",
+            "01:02:03.5"
+        ));
         assert!(same(&Kind::Year, "0000", "0"));
-        assert!(same(&Kind::Json, r#"{"b": 1, "a": [2.50]}"#, r#"{"a":[2.5],"b":1}"#));
+        assert!(same(
+            &Kind::Json,
+            r#"{"b": 1, "a": [2.50]}"#,
+            r#"{"a":[2.5],"b":1}"#
+        ));
     }
 
     #[test]
@@ -274,9 +300,19 @@ mod tests {
         let error = Canonical::new()
             .row(&[Kind::Integer, Kind::Integer], rows.packed(0))
             .expect_err("not an integer");
-        assert_eq!(error, CellError { column: 1, expected: "an integer" });
+        assert_eq!(
+            error,
+            CellError {
+                column: 1,
+                expected: "an integer"
+            }
+        );
         assert!(!error.to_string().contains("secret"));
-        assert!(Canonical::new().row(&[Kind::Double], &[3, 0, 0, 0, b'n', b'a', b'n']).is_err());
+        assert!(
+            Canonical::new()
+                .row(&[Kind::Double], &[3, 0, 0, 0, b'n', b'a', b'n'])
+                .is_err()
+        );
     }
 
     proptest! {

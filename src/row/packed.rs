@@ -156,7 +156,10 @@ mod tests {
         rows.push_row([None, Some(b"a".as_slice())]);
         rows.push_row([Some(b"".as_slice()), Some(b"a".as_slice())]);
         assert_ne!(rows.packed(0), rows.packed(1));
-        assert_eq!(rows.cells(0).collect::<Vec<_>>(), [None, Some(b"a".as_slice())]);
+        assert_eq!(
+            rows.cells(0).collect::<Vec<_>>(),
+            [None, Some(b"a".as_slice())]
+        );
         assert_eq!(rows.cells(1).next(), Some(Some(b"".as_slice())));
     }
 
@@ -165,7 +168,10 @@ mod tests {
         let mut rows = Rows::new();
         rows.push_row([Some(b"12".as_slice()), None, Some(b"x".as_slice())]);
         let prefix = Cells::prefix(rows.packed(0), 2);
-        assert_eq!(Cells::of(prefix).collect::<Vec<_>>(), [Some(b"12".as_slice()), None]);
+        assert_eq!(
+            Cells::of(prefix).collect::<Vec<_>>(),
+            [Some(b"12".as_slice()), None]
+        );
         assert_eq!(rows.byte_len(), 3 * LENGTH_BYTES + 3);
     }
 }

@@ -103,7 +103,10 @@ mod tests {
 
     #[test]
     fn carries_run_through_all_limbs() {
-        let mut sum = Sum { limbs: [u64::MAX; 4], rows: 1 };
+        let mut sum = Sum {
+            limbs: [u64::MAX; 4],
+            rows: 1,
+        };
         sum.add_limbs([1, 0, 0, 0]);
         assert_eq!(sum.limbs, [0; 4]);
     }

@@ -4,7 +4,10 @@ use super::{Column, ColumnDefault, Index, Table, quote};
 
 /// Returns the statement that makes a database if it is missing.
 pub fn create_database(schema: &str) -> String {
-    format!("CREATE DATABASE IF NOT EXISTS {} DEFAULT CHARSET utf8mb4", quote(schema))
+    format!(
+        "CREATE DATABASE IF NOT EXISTS {} DEFAULT CHARSET utf8mb4",
+        quote(schema)
+    )
 }
 
 /// Returns the statement that makes `table` on the target, with its keys, defaults and comments.
@@ -13,7 +16,11 @@ pub fn create_table(table: &Table) -> String {
     columns.sort_by_key(|column| column.ordinal);
     let mut lines: Vec<String> = columns.into_iter().map(column_line).collect();
     lines.extend(table.indexes.iter().map(index_line));
-    let mut sql = format!("CREATE TABLE {} (\n  {}\n)", table.name.sql(), lines.join(",\n  "));
+    let mut sql = format!(
+        "CREATE TABLE {} (\n  {}\n)",
+        table.name.sql(),
+        lines.join(",\n  ")
+    );
     if let Some(collation) = &table.collation {
         let charset = collation.split('_').next().unwrap_or(collation);
         sql.push_str(&format!(" DEFAULT CHARSET {charset} COLLATE {collation}"));
@@ -29,7 +36,11 @@ fn column_line(column: &Column) -> String {
     if let (Some(charset), Some(collation)) = (&column.charset, &column.collation) {
         line.push_str(&format!(" CHARACTER SET {charset} COLLATE {collation}"));
     }
-    line.push_str(if column.nullable { " NULL" } else { " NOT NULL" });
+    line.push_str(if column.nullable {
+        " NULL"
+    } else {
+        " NOT NULL"
+    });
     match &column.default {
         ColumnDefault::None => {}
         ColumnDefault::Constant(value) => line.push_str(&format!(" DEFAULT {}", text(value))),

@@ -185,9 +185,13 @@ impl Table {
         if let Some(key) = model.choose_key() {
             model.key_len = key.len();
             let place = |column: &Column| {
-                key.iter().position(|name| *name == column.name).unwrap_or(usize::MAX)
+                key.iter()
+                    .position(|name| *name == column.name)
+                    .unwrap_or(usize::MAX)
             };
-            model.columns.sort_by_key(|column| (place(column), column.ordinal));
+            model
+                .columns
+                .sort_by_key(|column| (place(column), column.ordinal));
         }
         Ok(model)
     }
@@ -209,7 +213,10 @@ impl Table {
 
     /// Returns the kinds of all columns in layout order.
     pub fn kinds(&self) -> Vec<Kind> {
-        self.columns.iter().map(|column| column.kind.clone()).collect()
+        self.columns
+            .iter()
+            .map(|column| column.kind.clone())
+            .collect()
     }
 
     /// Returns the columns of the key.
@@ -219,7 +226,9 @@ impl Table {
 
     /// Returns the place in layout order of the column with this name, whatever its case.
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+        self.columns
+            .iter()
+            .position(|column| column.name.eq_ignore_ascii_case(name))
     }
 
     /// Chooses the columns that identify a row: the primary key, or else the unique key with the
@@ -236,7 +245,11 @@ impl Table {
     }
 
     fn usable_key(&self, index: &Index) -> Option<Vec<String>> {
-        index.parts.iter().map(|part| self.usable_key_part(part)).collect()
+        index
+            .parts
+            .iter()
+            .map(|part| self.usable_key_part(part))
+            .collect()
     }
 
     fn usable_key_part(&self, part: &IndexPart) -> Option<String> {
@@ -256,10 +269,17 @@ fn indexes_of(mut parts: Vec<RawIndexPart>) -> Vec<Index> {
     let mut indexes: Vec<Index> = Vec::new();
     for part in parts {
         if indexes.last().is_none_or(|index| index.name != part.index) {
-            indexes.push(Index { name: part.index, unique: part.unique, parts: Vec::new() });
+            indexes.push(Index {
+                name: part.index,
+                unique: part.unique,
+                parts: Vec::new(),
+            });
         }
         if let Some(index) = indexes.last_mut() {
-            index.parts.push(IndexPart { column: part.column, prefix: part.prefix });
+            index.parts.push(IndexPart {
+                column: part.column,
+                prefix: part.prefix,
+            });
         }
     }
     indexes
@@ -269,12 +289,17 @@ fn build_column(raw: RawColumn) -> Result<Column> {
     let kind = kind_of(&raw.data_type, &raw.column_type).ok_or_else(|| {
         Error::new(
             ErrorKind::Refused,
-            format!("column {} has type {}, which rowproof does not know", raw.name, raw.column_type),
+            format!(
+                "column {} has type {}, which rowproof does not know",
+                raw.name, raw.column_type
+            ),
         )
         .advise("exclude the table under [tables] in the task file")
     })?;
     let extra = raw.extra.to_ascii_lowercase();
-    let on_update = extra.find("on update ").map(|at| raw.extra[at + 10..].trim().to_owned());
+    let on_update = extra
+        .find("on update ")
+        .map(|at| raw.extra[at + 10..].trim().to_owned());
     let default = default_of(raw.default, &extra, &kind);
     Ok(Column {
         ordinal: raw.ordinal,
@@ -384,7 +409,11 @@ pub mod testing {
 
     /// A column as `information_schema` would describe it.
     pub fn column(name: &str, ordinal: u32, column_type: &str, nullable: bool) -> RawColumn {
-        let data_type = column_type.split(['(', ' ']).next().unwrap_or_default().to_owned();
+        let data_type = column_type
+            .split(['(', ' '])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         RawColumn {
             name: name.to_owned(),
             ordinal,
@@ -393,7 +422,9 @@ pub mod testing {
             data_type,
             column_type: column_type.to_owned(),
             charset: None,
-            collation: column_type.contains("char").then(|| "utf8mb4_bin".to_owned()),
+            collation: column_type
+                .contains("char")
+                .then(|| "utf8mb4_bin".to_owned()),
             extra: String::new(),
             comment: String::new(),
             generation: String::new(),
@@ -403,15 +434,17 @@ pub mod testing {
     /// A part of an index as `information_schema` would describe it.
     pub fn part(index: &str, unique: bool, place: u32, column: &str) -> RawIndexPart {
         let column = Some(column.to_owned());
-        RawIndexPart { index: index.to_owned(), unique, place, column, prefix: None }
+        RawIndexPart {
+            index: index.to_owned(),
+            unique,
+            place,
+            column,
+            prefix: None,
+        }
     }
 
     /// A table of these columns and indexes.
-    pub fn table(
-        name: TableName,
-        columns: Vec<RawColumn>,
-        parts: Vec<RawIndexPart>,
-    ) -> Table {
+    pub fn table(name: TableName, columns: Vec<RawColumn>, parts: Vec<RawIndexPart>) -> Table {
         let raw = RawTable {
             name,
             table_type: "BASE TABLE".to_owned(),
@@ -426,9 +459,15 @@ pub mod testing {
 
     /// A table of an integer key `id` and an integer `value`.
     pub fn integer_table(schema: &str, name: &str) -> Table {
-        let columns =
-            vec![column("id", 1, "bigint(20)", false), column("value", 2, "bigint(20)", true)];
-        table(TableName::new(schema, name), columns, vec![part("PRIMARY", true, 1, "id")])
+        let columns = vec![
+            column("id", 1, "bigint(20)", false),
+            column("value", 2, "bigint(20)", true),
+        ];
+        table(
+            TableName::new(schema, name),
+            columns,
+            vec![part("PRIMARY", true, 1, "id")],
+        )
     }
 }
 
@@ -450,7 +489,11 @@ mod tests {
         ];
         let parts = vec![part("PRIMARY", true, 2, "b"), part("PRIMARY", true, 1, "a")];
         let table = table(columns, parts);
-        let names: Vec<_> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        let names: Vec<_> = table
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
         assert_eq!((names, table.key_len), (vec!["a", "b", "body"], 2));
     }
 

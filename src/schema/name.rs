@@ -15,7 +15,10 @@ pub struct TableName {
 impl TableName {
     /// Names a table.
     pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
-        TableName { schema: schema.into(), table: table.into() }
+        TableName {
+            schema: schema.into(),
+            table: table.into(),
+        }
     }
 
     /// Returns the name as SQL writes it, quoted.

@@ -37,7 +37,11 @@ pub fn obstacles(table: &Table, collations: &BTreeSet<String>) -> Vec<Obstacle> 
     }
     for column in &table.columns {
         let mut push = |what: String, why: &str| {
-            found.push(Obstacle { what, why: why.to_owned(), fix: exclude() });
+            found.push(Obstacle {
+                what,
+                why: why.to_owned(),
+                fix: exclude(),
+            });
         };
         if column.generated {
             push(
@@ -92,7 +96,10 @@ fn same_values(source: &Kind, target: &Kind) -> bool {
 pub fn compare(source: &Table, target: &Table) -> Vec<String> {
     let mut differences = Vec::new();
     for column in &source.columns {
-        match target.position(&column.name).map(|place| &target.columns[place]) {
+        match target
+            .position(&column.name)
+            .map(|place| &target.columns[place])
+        {
             None => differences.push(format!("column {} is missing on the target", column.name)),
             Some(other) if !same_values(&column.kind, &other.kind) => differences.push(format!(
                 "column {} is {} on the source and {} on the target",

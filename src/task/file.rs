@@ -105,7 +105,9 @@ struct StateFile {
 
 impl Default for StateFile {
     fn default() -> Self {
-        StateFile { dir: PathBuf::from("rowproof-state") }
+        StateFile {
+            dir: PathBuf::from("rowproof-state"),
+        }
     }
 }
 
@@ -117,7 +119,9 @@ struct WebFile {
 
 impl Default for WebFile {
     fn default() -> Self {
-        WebFile { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        WebFile {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        }
     }
 }
 
@@ -152,8 +156,11 @@ impl Task {
     /// If it cannot be read, holds an unknown key or a wrong value; the message names it.
     pub fn read(path: &Path) -> Result<Task> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            usage(format!("cannot read the task file {}: {error}", path.display()))
-                .advise("name the file with -c task.toml; the README shows a short one")
+            usage(format!(
+                "cannot read the task file {}: {error}",
+                path.display()
+            ))
+            .advise("name the file with -c task.toml; the README shows a short one")
         })?;
         Task::parse(&text).map_err(|error| error.at(path.display()))
     }
@@ -165,7 +172,9 @@ impl Task {
     pub fn parse(text: &str) -> Result<Task> {
         let file: TaskFile = toml::from_str(text).map_err(|error| {
             // The error's whole text would quote the line; a password may stand there by mistake.
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].lines().count().max(1));
             usage(format!("line {line}: {}", without_values(error.message())))
         })?;
         file.validate()
@@ -179,14 +188,19 @@ impl TaskFile {
             return Err(usage("name must be 1 to 64 letters, digits, '-' or '_'"));
         }
         if !is_loopback(self.web.listen.ip()) {
-            return Err(usage(format!("[web] listen = \"{}\" is not loopback", self.web.listen))
-                .advise(
-                    "the page shows row values and has no login yet: listen on 127.0.0.1 and \
+            return Err(usage(format!(
+                "[web] listen = \"{}\" is not loopback",
+                self.web.listen
+            ))
+            .advise(
+                "the page shows row values and has no login yet: listen on 127.0.0.1 and \
                      reach it through an SSH tunnel",
-                ));
+            ));
         }
         if !(1..=WORKERS_MAX).contains(&self.load.workers) {
-            return Err(usage(format!("[load] workers must be from 1 to {WORKERS_MAX}")));
+            return Err(usage(format!(
+                "[load] workers must be from 1 to {WORKERS_MAX}"
+            )));
         }
         if let Some(feed) = &self.feed {
             feed.validate()?;
@@ -212,8 +226,10 @@ impl FeedTask {
 
     fn validate(&self) -> Result<()> {
         if self.protocol != open_protocol() {
-            return Err(usage(format!("[feed] protocol {:?} is not known", self.protocol))
-                .advise("use open-protocol, also in the changefeed's sink URI"));
+            return Err(
+                usage(format!("[feed] protocol {:?} is not known", self.protocol))
+                    .advise("use open-protocol, also in the changefeed's sink URI"),
+            );
         }
         if self.topics.len() != 1 {
             return Err(usage("[feed] topics must name exactly one topic"));
@@ -225,9 +241,12 @@ impl FeedTask {
 impl Endpoint {
     fn validate(self, side: &str) -> Result<Self> {
         if self.password_env.is_some() && self.password_file.is_some() {
-            return Err(usage(format!("[{side}] has both password_env and password_file")));
+            return Err(usage(format!(
+                "[{side}] has both password_env and password_file"
+            )));
         }
-        self.password().map_err(|error| error.at(format!("[{side}]")))?;
+        self.password()
+            .map_err(|error| error.at(format!("[{side}]")))?;
         Ok(self)
     }
 
@@ -245,7 +264,10 @@ impl Endpoint {
             return Ok(None);
         };
         let password = std::fs::read_to_string(path).map_err(|error| {
-            usage(format!("password_file: cannot read {}: {error}", path.display()))
+            usage(format!(
+                "password_file: cannot read {}: {error}",
+                path.display()
+            ))
         })?;
         Ok(Some(password.trim_end_matches(['\r', '\n']).into()))
     }

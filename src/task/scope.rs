@@ -35,18 +35,25 @@ impl Scope {
     /// If a pattern has no dot or nothing is included.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self> {
         if include.is_empty() {
-            return Err(Error::new(ErrorKind::Usage, "[tables] include names no table")
-                .advise("name the tables, for example include = [\"shop.*\"]"));
+            return Err(
+                Error::new(ErrorKind::Usage, "[tables] include names no table")
+                    .advise("name the tables, for example include = [\"shop.*\"]"),
+            );
         }
         let parse = |patterns: &[String]| -> Result<Vec<Pattern>> {
             patterns.iter().map(|text| Pattern::parse(text)).collect()
         };
-        Ok(Scope { include: parse(include)?, exclude: parse(exclude)? })
+        Ok(Scope {
+            include: parse(include)?,
+            exclude: parse(exclude)?,
+        })
     }
 
     /// Tells whether a table takes part. Names are matched without regard to case, as TiDB does.
     pub fn contains(&self, name: &TableName) -> bool {
-        let system = SYSTEM_SCHEMAS.iter().any(|schema| name.schema.eq_ignore_ascii_case(schema));
+        let system = SYSTEM_SCHEMAS
+            .iter()
+            .any(|schema| name.schema.eq_ignore_ascii_case(schema));
         !system
             && self.include.iter().any(|pattern| pattern.matches(name))
             && !self.exclude.iter().any(|pattern| pattern.matches(name))
@@ -56,10 +63,16 @@ impl Scope {
 impl Pattern {
     fn parse(text: &str) -> Result<Self> {
         let (schema, table) = text.split_once('.').ok_or_else(|| {
-            Error::new(ErrorKind::Usage, format!("[tables] {text:?} is no pattern of tables"))
-                .advise("write schema.table, for example \"shop.*\"")
+            Error::new(
+                ErrorKind::Usage,
+                format!("[tables] {text:?} is no pattern of tables"),
+            )
+            .advise("write schema.table, for example \"shop.*\"")
         })?;
-        Ok(Pattern { schema: schema.to_lowercase(), table: table.to_lowercase() })
+        Ok(Pattern {
+            schema: schema.to_lowercase(),
+            table: table.to_lowercase(),
+        })
     }
 
     fn matches(&self, name: &TableName) -> bool {
@@ -93,7 +106,12 @@ mod tests {
     use super::*;
 
     fn scope(include: &[&str], exclude: &[&str]) -> Scope {
-        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let own = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| (*text).to_owned())
+                .collect::<Vec<_>>()
+        };
         Scope::new(&own(include), &own(exclude)).expect("valid patterns")
     }
 

@@ -246,7 +246,11 @@ async fn differences(
     table: Option<TableName>,
     after: i64,
 ) -> Result<(Vec<DifferenceView>, Option<i64>)> {
-    let rows = if table.is_none() && after == 0 { FIRST_ROWS } else { ROWS };
+    let rows = if table.is_none() && after == 0 {
+        FIRST_ROWS
+    } else {
+        ROWS
+    };
     let mut page = DifferencePage::new(table, after);
     let mut views = Vec::new();
     let mut last = after;
