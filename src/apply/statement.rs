@@ -121,11 +121,10 @@ fn batched<'a>(
     let mut statements = Vec::new();
     let mut sql = String::new();
     for (place, item) in items.into_iter().enumerate() {
-        if sql.len() > STATEMENT_BYTES || place % STATEMENT_ITEMS == 0 && place > 0 {
-            if !sql.is_empty() {
-                sql.push_str(tail);
-                statements.push(std::mem::take(&mut sql));
-            }
+        let full = sql.len() > STATEMENT_BYTES || place % STATEMENT_ITEMS == 0;
+        if full && !sql.is_empty() {
+            sql.push_str(tail);
+            statements.push(std::mem::take(&mut sql));
         }
         sql.push_str(if sql.is_empty() { head } else { ", " });
         push(item, &mut sql);

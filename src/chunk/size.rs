@@ -36,8 +36,8 @@ impl ChunkSize {
 
     /// Corrects the size by a chunk that was read.
     pub fn learn(&mut self, rows: usize, bytes: usize) {
-        if rows > 0 {
-            let per_row = (bytes / rows).max(1);
+        if let Some(per_row) = bytes.checked_div(rows) {
+            let per_row = per_row.max(1);
             // Growth is limited, because the rows ahead may be much larger than those behind.
             let most = self.rows.saturating_mul(4);
             self.rows = (BYTES_AIMED / per_row).clamp(1, ROWS_MAX.min(most));

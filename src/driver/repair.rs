@@ -14,7 +14,7 @@ use crate::task::Task;
 use serde::Serialize;
 
 /// How many rows are repaired in one transaction: the applier waits meanwhile.
-const ROWS_PER_TRANSACTION: i64 = 200;
+const ROWS_PER_TRANSACTION: i64 = 500;
 
 /// How often the lock is tried for while a large batch is being applied.
 const LOCK_TRIES: usize = 600;
@@ -42,74 +42,123 @@ pub struct RepairOutcome {
 /// If the target has no fence, or a side fails.
 pub async fn apply_repairs(task: &Task, only: Option<&TableName>) -> Result<RepairOutcome> {
     let journal = Journal::open(&task.state_dir).await?;
-    let key = journal.digest_key().await?;
-    let mut links = Links::new(task);
+    let mut repair = Repair {
+        task,
+        key: journal.digest_key().await?,
+        links: Links::new(task),
+        journal,
+    };
     let mut outcome = RepairOutcome::default();
-    let mut after = 0;
-    loop {
-        let rows = journal
-            .differences(only, after, ROWS_PER_TRANSACTION)
-            .await?;
-        let Some(last) = rows.last() else {
-            return Ok(outcome);
-        };
-        after = last.id;
-        for of_table in rows.chunk_by(|a, b| a.table == b.table) {
-            let name = &of_table[0].table;
-            let table = journal.table_model(name).await?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Broken,
-                    format!("the journal does not know table {name}"),
-                )
-            })?;
-            let found = repair_rows(task, &mut links, &table, &key, of_table).await?;
-            outcome.repaired += found.repaired;
-            outcome.already_equal += found.already_equal;
-            for row in of_table {
-                journal.mark_repaired(row.id).await?;
+    for row in repair.journal.tables().await? {
+        if row.differences > 0 && only.is_none_or(|only| *only == row.name) {
+            repair
+                .table(&row.name, row.differences, &mut outcome)
+                .await?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// What is done with the rows of a page that still differ.
+#[derive(Clone, Copy, PartialEq)]
+enum Pass {
+    /// They are deleted, so that none holds a unique value that another one must get.
+    Clear,
+    /// They are brought to what the source holds.
+    Mend,
+}
+
+struct Repair<'a> {
+    task: &'a Task,
+    journal: Journal,
+    key: DigestKey,
+    links: Links,
+}
+
+impl Repair<'_> {
+    /// Repairs one table: page by page, each in one transaction.
+    ///
+    /// Rows that traded unique values must be repaired together. Where they may stand on different
+    /// pages, all pages are cleared first.
+    async fn table(
+        &mut self,
+        name: &TableName,
+        differences: u64,
+        outcome: &mut RepairOutcome,
+    ) -> Result<()> {
+        let table = self.journal.table_model(name).await?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Broken,
+                format!("the journal does not know table {name}"),
+            )
+        })?;
+        let unique = table.indexes.iter().filter(|index| index.unique).count() > 1;
+        if unique && differences > ROWS_PER_TRANSACTION.cast_unsigned() {
+            self.pages(&table, Pass::Clear, &mut RepairOutcome::default())
+                .await?;
+        }
+        self.pages(&table, Pass::Mend, outcome).await
+    }
+
+    async fn pages(
+        &mut self,
+        table: &Table,
+        pass: Pass,
+        outcome: &mut RepairOutcome,
+    ) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let rows = self
+                .journal
+                .differences(Some(&table.name), after, ROWS_PER_TRANSACTION)
+                .await?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            let repaired = self.page(table, pass, &rows).await?;
+            outcome.repaired += repaired;
+            outcome.already_equal += (rows.len() as u64).saturating_sub(repaired);
+            if pass == Pass::Mend {
+                for row in &rows {
+                    self.journal.mark_repaired(row.id).await?;
+                }
             }
         }
     }
-}
 
-async fn repair_rows(
-    task: &Task,
-    links: &mut Links,
-    table: &Table,
-    key: &DigestKey,
-    rows: &[DifferenceRow],
-) -> Result<RepairOutcome> {
-    let record = Record::new(&task.name);
-    let (source, target) = links.sessions().await?;
-    let w = lock_at_fence(task, &record, target).await?;
-    let condition = lookup_condition(table, rows.iter().map(|row| row.difference.key.as_slice()));
-    let sql = scan_sql(table, ScanRequest::of(Some(&condition)));
-    let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
-    source.set_snapshot(Some(w)).await?;
-    source.scan(sql.clone(), &mut source_rows).await?;
-    target.scan(sql, &mut target_rows).await?;
-    let comparison = compare(table, key, &source_rows, &target_rows).map_err(|error| {
-        Error::new(
-            ErrorKind::Rejected,
-            format!("table {}: {error}", table.name),
-        )
-    })?;
-    let found = &comparison.differences;
-    for statement in delete_keys(table, found.iter().map(|found| found.key.as_slice())) {
-        target.execute(statement).await?;
+    /// Repairs the rows of one page that still differ, and returns how many those were.
+    async fn page(&mut self, table: &Table, pass: Pass, rows: &[DifferenceRow]) -> Result<u64> {
+        let record = Record::new(&self.task.name);
+        let (source, target) = self.links.sessions().await?;
+        let w = lock_at_fence(self.task, &record, target).await?;
+        let keys = rows.iter().map(|row| row.difference.key.as_slice());
+        let condition = lookup_condition(table, keys);
+        let sql = scan_sql(table, ScanRequest::of(Some(&condition)));
+        let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
+        source.set_snapshot(Some(w)).await?;
+        source.scan(sql.clone(), &mut source_rows).await?;
+        target.scan(sql, &mut target_rows).await?;
+        let comparison =
+            compare(table, &self.key, &source_rows, &target_rows).map_err(|error| {
+                Error::new(
+                    ErrorKind::Rejected,
+                    format!("table {}: {error}", table.name),
+                )
+            })?;
+        let found = &comparison.differences;
+        for statement in delete_keys(table, found.iter().map(|found| found.key.as_slice())) {
+            target.execute(statement).await?;
+        }
+        if pass == Pass::Mend {
+            let rows = found.iter().filter_map(|found| found.source.as_deref());
+            for statement in insert_rows(table, rows) {
+                target.execute(statement).await?;
+            }
+        }
+        target.execute("COMMIT").await?;
+        Ok(found.len() as u64)
     }
-    for statement in insert_rows(
-        table,
-        found.iter().filter_map(|found| found.source.as_deref()),
-    ) {
-        target.execute(statement).await?;
-    }
-    target.execute("COMMIT").await?;
-    let repaired = found.len() as u64;
-    Ok(RepairOutcome {
-        repaired,
-        already_equal: (rows.len() as u64).saturating_sub(repaired),
-    })
 }
 
 /// Begins a transaction in which the applier can commit nothing, with the target at a fence, and

@@ -63,13 +63,16 @@ pub async fn serve(listener: TcpListener, journal: Journal, stop: CancellationTo
     Ok(())
 }
 
+/// The state of the migration, and when it was read.
+type Kept = (Instant, Arc<Summary>);
+
 /// What all requests share.
 #[derive(Clone)]
 struct Site {
     journal: Journal,
     port: u16,
     stop: CancellationToken,
-    summary: Arc<Mutex<Option<(Instant, Arc<Summary>)>>>,
+    summary: Arc<Mutex<Option<Kept>>>,
     scripts: Arc<Semaphore>,
 }
 

@@ -1,0 +1,214 @@
+//! The lab's servers, and this program's own part of them.
+
+use crate::Options;
+use crate::peer;
+use anyhow::{Context, Result, bail};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The database that is measured, and the name of the task.
+pub const DATABASE: &str = "bench";
+
+/// The topic of the feed.
+pub const TOPIC: &str = "rowproof_bench";
+
+/// A running lab and a directory for what the measurement writes.
+#[derive(Debug)]
+pub struct Lab {
+    lab_dir: PathBuf,
+    env: String,
+    /// The task file, the state directory and the logs.
+    pub dir: PathBuf,
+}
+
+impl Lab {
+    /// Reads where the lab's servers are.
+    pub fn open(options: &Options) -> Result<Lab> {
+        let named = std::env::var_os("ROWPROOF_LAB_DIR").map(PathBuf::from);
+        let Some(lab_dir) = options.lab.clone().or(named) else {
+            bail!("no lab: run `make bench`, or fixtures/lab/up and set ROWPROOF_LAB_DIR");
+        };
+        let path = lab_dir.join("lab.env");
+        let env = std::fs::read_to_string(&path)
+            .with_context(|| format!("{} cannot be read: is the lab up?", path.display()))?;
+        let dir = std::env::temp_dir().join(format!("rowproof-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        Ok(Lab { lab_dir, env, dir })
+    }
+
+    fn port(&self, name: &str) -> Result<u16> {
+        let value = self
+            .env
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let value = value.with_context(|| format!("lab.env has no {name}"))?;
+        value.parse().with_context(|| format!("{name} in lab.env"))
+    }
+
+    /// Returns the port of TiDB.
+    pub fn source_port(&self) -> Result<u16> {
+        self.port("TIDB_PORT")
+    }
+
+    /// Returns the port of OceanBase.
+    pub fn target_port(&self) -> Result<u16> {
+        self.port("OCEANBASE_PORT")
+    }
+
+    /// Connects to TiDB as administrator.
+    pub async fn source(&self) -> Result<MySqlConnection> {
+        connect(self.source_port()?).await
+    }
+
+    /// Connects to OceanBase as administrator.
+    pub async fn target(&self) -> Result<MySqlConnection> {
+        connect(self.target_port()?).await
+    }
+
+    /// Returns the text of the task file.
+    pub fn task_text(&self, options: &Options) -> Result<String> {
+        let load = options
+            .workers
+            .map_or(String::new(), |n| format!("[load]\nworkers = {n}\n"));
+        Ok(format!(
+            r#"name = "{DATABASE}"
+[source]
+host = "127.0.0.1"
+port = {source}
+user = "root"
+[target]
+host = "127.0.0.1"
+port = {target}
+user = "root"
+[feed]
+brokers = "127.0.0.1:{kafka}"
+topics = ["{TOPIC}"]
+[tables]
+include = ["{DATABASE}.*"]
+[state]
+dir = "{dir}/state"
+[web]
+listen = "127.0.0.1:{web}"
+{load}"#,
+            source = self.source_port()?,
+            target = self.target_port()?,
+            kafka = self.port("KAFKA_PORT")?,
+            dir = self.dir.display(),
+            web = free_port()?,
+        ))
+    }
+
+    /// Makes the feed of the measured database, in place of one that an earlier run left.
+    pub fn create_feed(&self) -> Result<()> {
+        let _ = self.feed(&["remove", "--topic", TOPIC]);
+        self.feed(&[
+            "create",
+            "--topic",
+            TOPIC,
+            "--filter",
+            &format!("{DATABASE}.*"),
+        ])
+    }
+
+    fn feed(&self, arguments: &[&str]) -> Result<()> {
+        let output = Command::new(repository().join("fixtures/lab/feed"))
+            .args(arguments)
+            .arg("--dir")
+            .arg(&self.lab_dir)
+            .stdin(Stdio::null())
+            .output()
+            .context("fixtures/lab/feed")?;
+        if !output.status.success() {
+            bail!(
+                "feed {arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(())
+    }
+
+    /// Forgets an earlier migration on the target: its copy and its record.
+    pub async fn forget(&self) -> Result<()> {
+        let mut target = self.target().await?;
+        run(&mut target, &format!("DROP DATABASE IF EXISTS {DATABASE}")).await?;
+        let records = "SELECT table_name FROM information_schema.columns \
+                       WHERE table_schema = 'rowproof' AND column_name = 'task'";
+        for table in texts(&mut target, records).await? {
+            run(
+                &mut target,
+                &format!("DELETE FROM rowproof.{table} WHERE task = '{DATABASE}'"),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what the measurement made, but for the source's table, which is used again.
+    pub async fn clear(&self, options: &Options) -> Result<()> {
+        peer::restore(self).await?;
+        if !options.keep {
+            let _ = self.feed(&["remove", "--topic", TOPIC]);
+            self.forget().await?;
+            std::fs::remove_dir_all(&self.dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Connects as administrator, with the settings that every session here has.
+pub async fn connect(port: u16) -> Result<MySqlConnection> {
+    let options = MySqlConnectOptions::new()
+        .host("127.0.0.1")
+        .port(port)
+        .username("root")
+        // As rowproof does.
+        .ssl_mode(MySqlSslMode::Preferred)
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .set_names(false)
+        .disable_statement_logging();
+    let mut connection = options
+        .connect()
+        .await
+        .with_context(|| format!("the server on port {port}"))?;
+    run(&mut connection, "SET NAMES utf8mb4").await?;
+    run(&mut connection, "SET SESSION time_zone = '+00:00'").await?;
+    Ok(connection)
+}
+
+/// Runs a statement.
+pub async fn run(connection: &mut MySqlConnection, sql: &str) -> Result<()> {
+    let shown: String = sql.chars().take(80).collect();
+    let query = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+    query
+        .execute(connection)
+        .await
+        .map(|_| ())
+        .with_context(|| shown)
+}
+
+/// Reads the first column of a result.
+pub async fn texts(connection: &mut MySqlConnection, sql: &str) -> Result<Vec<String>> {
+    let query = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+    let rows = query
+        .fetch_all(connection)
+        .await
+        .with_context(|| sql.to_owned())?;
+    rows.iter()
+        .map(|row| Ok(row.try_get_unchecked::<String, usize>(0)?))
+        .collect()
+}
+
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port())
+}
