@@ -23,6 +23,12 @@ pub fn literal(kind: &Kind, cell: Option<&[u8]>) -> String {
             };
             format!("{}{exponent}", String::from_utf8_lossy(bytes))
         }
+        // A literal that is shorter than the column is not found by `=`.
+        Kind::Binary(width) if bytes.len() < *width as usize => {
+            let mut padded = bytes.to_vec();
+            padded.resize(*width as usize, 0);
+            format!("x'{}'", hex(&padded))
+        }
         Kind::Binary(_) | Kind::Bytes => {
             if bytes.is_empty() {
                 "''".to_owned()

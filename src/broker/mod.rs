@@ -4,7 +4,7 @@
 //! stands in the fence row, in the transaction of the rows (INV-3).
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, Message, decode};
+use crate::feed::{CommitTs, Message, decode, physical_ms};
 use crate::task::FeedTask;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
@@ -18,6 +18,9 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the feed may be silent while its reach is looked up: TiCDC sends a watermark a second.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// The age in milliseconds at which a watermark no longer shows that its changefeed lives.
+const WATERMARK_AGE_MAX_MS: u64 = 300_000;
 
 /// How many records of a partition are looked through for a watermark before the end, at first.
 const LOOK_BACK: i64 = 200;
@@ -74,8 +77,16 @@ impl Feed {
             config.set(name, value);
         }
         let consumer: StreamConsumer = config.create().map_err(|error| {
-            Error::new(ErrorKind::Usage, format!("[feed] settings: {error}"))
-                .advise("see librdkafka's list of settings")
+            // The error's own text holds the value, which may be a password (INV-7).
+            let name = match &error {
+                KafkaError::ClientConfig(_, _, name, _) => name.as_str(),
+                _ => "one of them",
+            };
+            Error::new(
+                ErrorKind::Usage,
+                format!("[feed] settings: librdkafka refuses {name}"),
+            )
+            .advise("see librdkafka's list of settings")
         })?;
         let topic = task.topic().to_owned();
         let metadata = consumer
@@ -225,10 +236,10 @@ impl Feed {
             let record = record?;
             for message in &record.messages {
                 if let Message::Watermark(ts) = message {
-                    covered[record.partition] |= *ts <= base;
+                    covered[record.partition] |= is_alive_at(*ts, base);
                     // The first watermark behind the end settles it: later ones are higher.
                     passed[record.partition] |=
-                        *ts <= base || record.offset >= ends[record.partition].1;
+                        is_alive_at(*ts, base) || record.offset >= ends[record.partition].1;
                 }
             }
         }
@@ -246,7 +257,7 @@ impl Feed {
             ErrorKind::Feed,
             format!(
                 "the feed does not reach back to the start of the load: topic {} has no watermark \
-                 at or below {base} on partition {}",
+                 of the five minutes up to {base} on partition {}",
                 self.topic,
                 missing.join(", ")
             ),
@@ -257,6 +268,12 @@ impl Feed {
             self.topic, self.partitions
         ))
     }
+}
+
+/// Tells whether a watermark shows that the feed covered `base` and was alive then: one that a
+/// changefeed left behind which was removed long ago covers nothing.
+fn is_alive_at(watermark: CommitTs, base: CommitTs) -> bool {
+    watermark <= base && physical_ms(base) - physical_ms(watermark) < WATERMARK_AGE_MAX_MS
 }
 
 /// Tells faults after which librdkafka goes on by itself.

@@ -41,6 +41,9 @@ impl Repair {
                     outcome.repaired, outcome.already_equal
                 );
             }
+            if outcome.stopped_tables > 0 {
+                eprintln!("{} stopped tables were left alone", outcome.stopped_tables);
+            }
             return Ok(0);
         }
         let journal = Journal::open(&task.state_dir).await?;

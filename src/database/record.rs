@@ -6,7 +6,7 @@ use crate::chunk::{Chunk, Range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::fence::{FenceRow, record_schema};
-use crate::schema::TableName;
+use crate::schema::{Table, TableName};
 
 /// Access to the record of one task.
 #[derive(Clone, Debug)]
@@ -36,6 +36,19 @@ pub struct Holder {
     pub name: String,
     /// The heartbeat.
     pub beats: u64,
+}
+
+/// A table of the task.
+#[derive(Clone, Debug)]
+pub struct FollowedRow {
+    /// The name.
+    pub name: TableName,
+    /// The timestamp from which it is followed.
+    pub base: CommitTs,
+    /// Where and why following it ended.
+    pub stopped: Option<(CommitTs, String)>,
+    /// The definition by which its rows are carried; none of a table that never was.
+    pub table: Option<Table>,
 }
 
 /// A chunk of the load that the target holds.
@@ -131,9 +144,16 @@ impl Record {
         session.execute(sql).await.map(|_| ())
     }
 
-    /// Notes that every table is loaded and proven, and makes the first fence, in one transaction.
-    pub async fn finish_load(&self, session: &mut Session, row: &FenceRow) -> Result<()> {
-        session.execute("BEGIN").await?;
+    /// Notes that every table is loaded and proven, and makes the first fence, in one transaction
+    /// of the applier's slot.
+    pub async fn finish_load(
+        &self,
+        session: &mut Session,
+        slot: u32,
+        epoch: u64,
+        row: &FenceRow,
+    ) -> Result<()> {
+        self.begin(session, slot, epoch).await?;
         let sql = format!(
             "UPDATE rowproof.task SET loaded = 1 WHERE task = '{}'",
             self.task
@@ -289,42 +309,33 @@ impl Record {
         session.text(sql).await.map(|_| ())
     }
 
-    /// Reads the tables of the task: name, base, and where and why following stopped.
-    pub async fn followed(
-        &self,
-        session: &mut Session,
-    ) -> Result<Vec<(TableName, CommitTs, Option<(CommitTs, String)>)>> {
+    /// Reads the tables of the task.
+    pub async fn followed(&self, session: &mut Session) -> Result<Vec<FollowedRow>> {
         let sql = format!(
-            "SELECT table_schema, table_name, base, stopped_at, reason \
+            "SELECT table_schema, table_name, base, stopped_at, reason, model \
              FROM rowproof.followed_table WHERE task = '{}' ORDER BY 1, 2",
             self.task
         );
-        let mut tables = Vec::new();
-        for row in session.texts(sql).await? {
-            let [Some(schema), Some(name), Some(base), stopped_at, reason] = row.as_slice() else {
-                return Err(damaged("followed_table"));
-            };
-            let stopped_at = stopped_at.as_ref().and_then(|ts| ts.parse().ok());
-            let stopped = stopped_at.map(|ts| (ts, reason.clone().unwrap_or_default()));
-            let base = base.parse().map_err(|_| damaged("followed_table"))?;
-            tables.push((TableName::new(schema, name), base, stopped));
-        }
-        Ok(tables)
+        let rows = session.texts(sql).await?;
+        rows.into_iter().map(followed_of).collect()
     }
 
-    /// Notes that a table is followed from a timestamp on; harmless when it is already.
+    /// Notes that a table is followed from a timestamp on, and by which definition; harmless when
+    /// it is already.
     pub async fn add_followed(
         &self,
         session: &mut Session,
-        table: &TableName,
+        table: &Table,
         base: CommitTs,
     ) -> Result<()> {
+        let model = serde_json::to_string(table).expect("a table is JSON");
         let sql = format!(
-            "INSERT IGNORE INTO rowproof.followed_table (task, table_schema, table_name, base) \
-             VALUES ('{}', {}, {}, {base})",
+            "INSERT IGNORE INTO rowproof.followed_table \
+             (task, table_schema, table_name, base, model) VALUES ('{}', {}, {}, {base}, {})",
             self.task,
-            text_literal(table.schema.as_bytes()),
-            text_literal(table.table.as_bytes())
+            text_literal(table.name.schema.as_bytes()),
+            text_literal(table.name.table.as_bytes()),
+            text_literal(model.as_bytes())
         );
         session.execute(sql).await.map(|_| ())
     }
@@ -400,6 +411,29 @@ impl Record {
         );
         session.execute(sql).await.map(|_| ())
     }
+}
+
+fn followed_of(row: Vec<Option<String>>) -> Result<FollowedRow> {
+    let [
+        Some(schema),
+        Some(name),
+        Some(base),
+        stopped_at,
+        reason,
+        model,
+    ] = row.as_slice()
+    else {
+        return Err(damaged("followed_table"));
+    };
+    let unreadable = |_| damaged("followed_table");
+    let stopped_at = stopped_at.as_ref().and_then(|ts| ts.parse().ok());
+    let model = model.as_deref().map(serde_json::from_str).transpose();
+    Ok(FollowedRow {
+        name: TableName::new(schema, name),
+        base: base.parse().map_err(|_| damaged("followed_table"))?,
+        stopped: stopped_at.map(|ts| (ts, reason.clone().unwrap_or_default())),
+        table: model.map_err(unreadable)?,
+    })
 }
 
 fn offsets_literal(offsets: &[i64]) -> String {

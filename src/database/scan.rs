@@ -38,6 +38,10 @@ pub fn column_expressions(table: &Table) -> String {
         .map(|column| match column.kind {
             Kind::Float => format!("{} * 1e0", quote(&column.name)),
             Kind::Bit => format!("{} + 0", quote(&column.name)),
+            // A zero-filled number would have another text than in the feed.
+            Kind::Integer | Kind::Decimal if column.column_type.contains("zerofill") => {
+                format!("{} + 0", quote(&column.name))
+            }
             _ => quote(&column.name),
         })
         .collect();

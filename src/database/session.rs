@@ -45,6 +45,10 @@ impl Server {
                 // In microseconds: a statement or transaction of ours may take hours.
                 ("ob_query_timeout", "36000000000"),
                 ("ob_trx_timeout", "36000000000"),
+                // A transaction of a session that is cut off or stopped must not hold its slot for
+                // a day, which is the default.
+                ("ob_trx_idle_timeout", "120000000"),
+                ("autocommit", "1"),
             ],
         }
     }

@@ -3,7 +3,7 @@
 use super::chunk_read::{compare_rows, cut, read_chunk};
 use super::link::{Link, Links, Retries};
 use crate::chunk::{Chunk, Range, Walk};
-use crate::database::{Catalog, Record, Session, current_ts, newest_fence};
+use crate::database::{Catalog, FollowedRow, Record, Session, current_ts, newest_fence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::fence::{Fence, FenceState};
@@ -204,11 +204,15 @@ impl Plan {
             .into_iter()
             .filter(|table| in_scope(&table.name))
         {
-            let followed = followed.iter().find(|(name, _, _)| *name == table.name);
+            let followed = followed.iter().find(|row| row.name == table.name);
             let obstacle = match (followed, existing.find(&table.name)) {
-                (Some((_, _, Some((at, reason)))), _) => {
-                    Some((Reason::Ddl, format!("stopped at {at}: {reason}")))
-                }
+                (
+                    Some(FollowedRow {
+                        stopped: Some((at, reason)),
+                        ..
+                    }),
+                    _,
+                ) => Some((Reason::Ddl, format!("stopped at {at}: {reason}"))),
                 (_, None) => Some((Reason::Schema, "the target has no such table".to_owned())),
                 (None, _) => Some((
                     Reason::Unsupported,
@@ -296,7 +300,7 @@ async fn run(
         if let Verdict::Unproven { reason, detail } = &unread.verdict {
             checking
                 .journal
-                .withdraw(&unread.name, *reason, detail)
+                .withdraw(&unread.name, fence.w, *reason, detail)
                 .await?;
         }
     }
@@ -367,13 +371,17 @@ impl Checking {
                 .await
             {
                 Ok(false) => return Ok(()),
-                Ok(true) => retries = Retries::new(),
+                Ok(true) => {
+                    retries = Retries::new();
+                    refences = REFENCE_TRIES;
+                }
                 Err(error) => {
                     links.reset();
                     walk = before;
                     if error.kind() == ErrorKind::Expired && refences > 0 {
                         refences -= 1;
                         fence = self.refence(links, fence).await?;
+                        self.assert_followed(links, &work.table.name).await?;
                         // The rows in hand were read at the old fence: the walk goes back to them.
                         if let Some((chunk, _)) = ahead.take() {
                             walk.rewind_to(&chunk);
@@ -434,6 +442,25 @@ impl Checking {
         Ok(fence)
     }
 
+    /// Asserts that the table is still followed: at a newer fence a stopped one is not what the
+    /// source holds there.
+    async fn assert_followed(&self, links: &mut Links, name: &TableName) -> Result<()> {
+        let followed = Record::new(&self.task.name)
+            .followed(links.target.session().await?)
+            .await?;
+        let stopped = followed
+            .into_iter()
+            .find(|row| row.name == *name)
+            .and_then(|row| row.stopped);
+        match stopped {
+            Some((at, reason)) => {
+                let what = format!("stopped at {at}: {reason}");
+                Err(Error::new(ErrorKind::SchemaChanged, what))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Gives a table its verdict and keeps it.
     async fn conclude(&self, name: &TableName, table: &Table) -> Result<CheckedTable> {
         let proof = {
@@ -441,8 +468,10 @@ impl Checking {
             proofs.remove(name).unwrap_or_default()
         };
         let verdict = proof.verdict();
+        let mut w = self.fence.lock().expect("no holder of the fence panics").w;
         match &verdict {
             Verdict::Equal { fence, .. } | Verdict::Different { fence, .. } => {
+                w = fence.w;
                 self.journal.close_differences_before(name, *fence).await?;
             }
             Verdict::Unproven { .. } => {}
@@ -450,7 +479,7 @@ impl Checking {
         let digest = proof.source().to_string();
         let (counts, by) = (proof.counts(), FoundBy::Check);
         self.journal
-            .set_table(table, by, &verdict, counts, &digest)
+            .set_table(table, by, &verdict, counts, &digest, w)
             .await?;
         Ok(CheckedTable {
             name: name.clone(),

@@ -11,6 +11,8 @@ use crate::database::{Catalog, Record, Session, collations, newest_fence};
 use crate::engine::{Batch, Follow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::{Fence, FenceRow, FenceState};
+use crate::journal::{FoundBy, Journal};
+use crate::proof::{Counts, Reason, Verdict};
 use crate::schema::{TableName, obstacles};
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -42,6 +44,8 @@ pub struct Following {
     pub task: Task,
     /// rowproof's record on the target.
     pub record: Record,
+    /// The journal.
+    pub journal: Journal,
     /// The status.
     pub status: StatusBoard,
     /// The lease under which rows are written.
@@ -131,14 +135,7 @@ impl Following {
                     .await?;
             }
         }
-        let batch = follow.batch().map_err(|what| {
-            Error::new(
-                ErrorKind::Feed,
-                format!("the feed cannot be applied: {what}"),
-            )
-            .advise("compare the changefeed's settings with those in the README")
-        })?;
-        let Some(batch) = batch else {
+        let Some(mut batch) = follow.batch() else {
             return Ok(false);
         };
         let mut retries = Retries::new();
@@ -156,6 +153,10 @@ impl Following {
             status.batches += 1;
             status.changes += batch.changes as u64;
         });
+        // The proof reads both sides by key: the images are done with.
+        for row in batch.tables.iter_mut().flat_map(|of| &mut of.rows) {
+            row.row = None;
+        }
         let job = ProofJob { fence, batch };
         // The prover ends first only when it failed; its error is the one to report.
         let _ = self.proofs.send(job).await;
@@ -186,6 +187,11 @@ impl Following {
             follow.add_table(Arc::new(table.clone()));
             let base = follow.tables()[&table.name].base;
             make_table(target, &self.record, &existing, false, table, base).await?;
+            let verdict = Verdict::unproven(Reason::NotRead, "the feed created it; check reads it");
+            let counts = Counts::default();
+            self.journal
+                .set_table(table, FoundBy::Batch, &verdict, counts, "", base)
+                .await?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::prove::{BATCHES_AHEAD, Prover};
 use super::schema::make_table;
 use super::status::StatusBoard;
 use crate::broker::Feed;
-use crate::database::{Catalog, Record, TaskRow, current_ts, newest_fence};
+use crate::database::{Catalog, Record, Session, TaskRow, current_ts, newest_fence};
 use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
@@ -261,12 +261,12 @@ impl Run {
         let existing = Catalog::read(target, &self.task.scope).await?;
         let known = record.followed(target).await?;
         for table in &wanted.tables {
-            let known = known.iter().any(|(name, _, _)| *name == table.name);
+            let known = known.iter().any(|row| row.name == table.name);
             make_table(target, record, &existing, known, table, base).await?;
             let verdict = Verdict::unproven(Reason::NotRead, "it is being loaded");
             let counts = Counts::default();
             self.journal
-                .set_table(table, FoundBy::Load, &verdict, counts, "")
+                .set_table(table, FoundBy::Load, &verdict, counts, "", base)
                 .await?;
         }
         let names: Vec<TableName> = wanted
@@ -319,9 +319,9 @@ impl Run {
             },
         )
         .await?;
-        record.begin(target, APPLIER_SLOT, lease.epoch).await?;
-        target.execute("COMMIT").await?;
-        record.finish_load(target, &fence_row).await?;
+        record
+            .finish_load(target, APPLIER_SLOT, lease.epoch, &fence_row)
+            .await?;
         let fence = newest_fence(target, &self.task.name).await?;
         let fence = fence.map_or(
             Fence {
@@ -359,7 +359,14 @@ impl Run {
             };
             let digest = proof.source().to_string();
             self.journal
-                .set_table(table, FoundBy::Load, &verdict, proof.counts(), &digest)
+                .set_table(
+                    table,
+                    FoundBy::Load,
+                    &verdict,
+                    proof.counts(),
+                    &digest,
+                    fence.w,
+                )
                 .await?;
         }
         Ok(())
@@ -391,6 +398,7 @@ impl Run {
         let following = Following {
             task: self.task.clone(),
             record: record.clone(),
+            journal: self.journal.clone(),
             status: self.status.clone(),
             lease,
             proofs: jobs,
@@ -416,7 +424,7 @@ impl Run {
 
     /// Takes up following where it was last proven.
     async fn resume(&self, record: &Record, links: &mut Links) -> Result<(Follow, Vec<i64>)> {
-        let (source, target) = links.sessions().await?;
+        let target = links.target.session().await?;
         let row = record.fence(target).await?.ok_or_else(|| {
             Error::new(ErrorKind::Broken, "INV-3: the target's fence row is gone")
                 .advise("something else writes rowproof.fence; check who may")
@@ -435,33 +443,35 @@ impl Run {
             Some((proven, offsets)) => (proven.w, offsets),
             None => (row.w, row.offsets.clone()),
         };
-        // Definitions are those of the source at the fence; a table that has changed since is
-        // stopped by its DDL in the feed.
-        let tables = self.followed_tables(record, source, target, row.w).await?;
+        let tables = self.followed_tables(record, target, row.w).await?;
         Ok((Follow::new(proven, offsets.clone(), &row, tables), offsets))
     }
 
+    /// Reads the tables with the definitions by which they were made; a table that has changed since
+    /// is stopped by its DDL in the feed. One that was taken out of scope is stopped for good: its
+    /// changes are not applied any more.
     async fn followed_tables(
         &self,
         record: &Record,
-        source: &mut crate::database::Session,
-        target: &mut crate::database::Session,
+        target: &mut Session,
         at: CommitTs,
     ) -> Result<BTreeMap<TableName, Followed>> {
-        source.set_snapshot(Some(at)).await?;
-        let now = Catalog::read(source, &self.task.scope).await?;
         let mut tables = BTreeMap::new();
-        for (name, base, stopped) in record.followed(target).await? {
-            let stopped = stopped.map(|(at, reason)| Stop { at, reason });
-            let table = now
-                .find(&name)
-                .cloned()
-                .unwrap_or_else(|| Table::unknown(name.clone()));
+        for row in record.followed(target).await? {
+            let mut stopped = row.stopped.map(|(at, reason)| Stop { at, reason });
+            if stopped.is_none() && !self.task.scope.contains(&row.name) {
+                let reason = "it was taken out of scope".to_owned();
+                record.stop_followed(target, &row.name, at, &reason).await?;
+                stopped = Some(Stop { at, reason });
+            }
+            let table = row
+                .table
+                .unwrap_or_else(|| Table::unknown(row.name.clone()));
             tables.insert(
-                name,
+                row.name,
                 Followed {
                     table: Arc::new(table),
-                    base,
+                    base: row.base,
                     stopped,
                 },
             );

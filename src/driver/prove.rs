@@ -62,9 +62,11 @@ impl Prover {
     }
 
     async fn prove(&self, links: &mut Links, job: &ProofJob) -> Result<()> {
-        for name in &job.batch.stopped {
-            let detail = "a DDL stopped this table; see rowproof.followed_table on the target";
-            self.journal.withdraw(name, Reason::Ddl, detail).await?;
+        for name in &job.batch.unprovable {
+            let detail = "following this table has stopped; `rowproof check` says why";
+            self.journal
+                .withdraw(name, job.fence.w, Reason::Ddl, detail)
+                .await?;
         }
         if job.batch.tables.is_empty() {
             return Ok(());
@@ -91,7 +93,9 @@ impl Prover {
                     };
                     links.reset();
                     let name = &folded.table.name;
-                    self.journal.withdraw(name, reason, error.message()).await?;
+                    self.journal
+                        .withdraw(name, job.fence.w, reason, error.message())
+                        .await?;
                     verdict = "unproven";
                 }
             }
@@ -133,11 +137,12 @@ impl Prover {
                 }
             };
             let name = &folded.table.name;
-            self.journal.close_differences(name, fence, &keys).await?;
             let found = &comparison.differences;
             self.journal
                 .add_differences(name, fence, FoundBy::Batch, found)
                 .await?;
+            // Only now: in between nothing that differs may look closed.
+            self.journal.close_differences(name, fence, &keys).await?;
             differences += found.len() as u64;
         }
         Ok(differences)

@@ -3,7 +3,7 @@
 use super::follow::APPLIER_SLOT;
 use super::link::Links;
 use crate::apply::{delete_keys, insert_rows, lookup_condition};
-use crate::database::{Record, ScanRequest, newest_fence, scan_sql};
+use crate::database::{FollowedRow, Record, ScanRequest, newest_fence, scan_sql};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::FenceState;
 use crate::journal::{DifferenceRow, Journal};
@@ -29,6 +29,8 @@ pub struct RepairOutcome {
     pub repaired: u64,
     /// Rows that no longer differed.
     pub already_equal: u64,
+    /// Tables that were left alone because following them has stopped.
+    pub stopped_tables: u64,
 }
 
 /// Repairs the rows that the journal knows to differ, in one table or in all.
@@ -49,8 +51,17 @@ pub async fn apply_repairs(task: &Task, only: Option<&TableName>) -> Result<Repa
         journal,
     };
     let mut outcome = RepairOutcome::default();
+    let followed = Record::new(&task.name)
+        .followed(repair.links.target.session().await?)
+        .await?;
     for row in repair.journal.tables().await? {
         if row.differences > 0 && only.is_none_or(|only| *only == row.name) {
+            // What the source shows of a stopped table is not what the target should hold.
+            let stopped = |of: &FollowedRow| of.name == row.name && of.stopped.is_some();
+            if followed.iter().any(stopped) {
+                outcome.stopped_tables += 1;
+                continue;
+            }
             repair
                 .table(&row.name, row.differences, &mut outcome)
                 .await?;

@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::schema::{Table, TableName, compare, create_database, create_table};
 
-/// Makes a table on the target, once: the table is recorded before it is made, so that after a
-/// crash in between it is known to be ours.
+/// Makes a table on the target, once, and records it. After a crash in between it is found empty,
+/// and recorded then.
 ///
 /// # Errors
 /// If the target has another table of that name, or refuses to make it.
@@ -23,7 +23,6 @@ pub async fn make_table(
         assert_empty(target, &table.name).await?;
         assert_same(table, found)?;
     }
-    record.add_followed(target, &table.name, base).await?;
     if found.is_none() {
         // A user with grants on one database only may not run this even where it changes nothing.
         let schemas = target
@@ -47,7 +46,7 @@ pub async fn make_table(
             .await
             .map_err(|error| error.at(format!("making table {} on the target", table.name)))?;
     }
-    Ok(())
+    record.add_followed(target, table, base).await
 }
 
 async fn assert_empty(target: &mut Session, name: &TableName) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::feed::{Assembly, CommitTs, Ddl, FoldedTable, Message, RowChange, Stretch, fold};
 use crate::fence::FenceRow;
-use crate::schema::{Table, TableName};
+use crate::schema::{Table, TableName, quote};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,6 +12,22 @@ mod action {
     pub const DROP_SCHEMA: u32 = 2;
     pub const CREATE_TABLE: u32 = 3;
     pub const ALTER_SCHEMA_CHARSET: u32 = 26;
+    pub const RENAME_TABLE: u32 = 14;
+    pub const RECOVER_TABLE: u32 = 25;
+    pub const EXCHANGE_PARTITION: u32 = 42;
+    pub const RENAME_TABLES: u32 = 47;
+    pub const FLASHBACK_CLUSTER: u32 = 62;
+    pub const RECOVER_SCHEMA: u32 = 63;
+
+    /// DDL that concerns tables beside the one that its message names.
+    pub const OF_SEVERAL_TABLES: [u32; 6] = [
+        RENAME_TABLE,
+        RECOVER_TABLE,
+        EXCHANGE_PARTITION,
+        RENAME_TABLES,
+        FLASHBACK_CLUSTER,
+        RECOVER_SCHEMA,
+    ];
 }
 
 /// A table that is followed, or was until something stopped it.
@@ -61,6 +77,8 @@ pub struct Follow {
     at_least: CommitTs,
     tables: BTreeMap<TableName, Followed>,
     taken: Option<Stretch>,
+    /// The tables that the DDL of the stretch may stop: no other is ever in scope.
+    concerned: BTreeSet<TableName>,
 }
 
 impl Follow {
@@ -81,6 +99,7 @@ impl Follow {
             at_least: row.next_fence_at_least(),
             tables,
             taken: None,
+            concerned: BTreeSet::new(),
         }
     }
 
@@ -117,9 +136,13 @@ impl Follow {
         );
         let mut stretch = self.assembly.take(self.at_least)?;
         stretch.rows.retain(|row| in_scope(&row.table));
-        stretch
-            .ddls
-            .retain(|ddl| ddl.table.table.is_empty() || in_scope(&ddl.table));
+        stretch.ddls.retain(|ddl| {
+            let of_several = action::OF_SEVERAL_TABLES.contains(&ddl.action);
+            of_several || ddl.table.table.is_empty() || in_scope(&ddl.table)
+        });
+        let named = stretch.ddls.iter().map(|ddl| ddl.table.clone());
+        let mut concerned: BTreeSet<TableName> = named.filter(|name| in_scope(name)).collect();
+        concerned.extend(self.tables.keys().cloned());
         let created = stretch
             .ddls
             .iter()
@@ -127,6 +150,7 @@ impl Follow {
             .filter(|ddl| !self.tables.contains_key(&ddl.table))
             .map(|ddl| ddl.table.clone())
             .collect();
+        self.concerned = concerned;
         self.taken = Some(stretch);
         Some(created)
     }
@@ -151,28 +175,35 @@ impl Follow {
 
     /// Folds the stretch that is taken into a batch.
     ///
-    /// # Errors
-    /// If a message cannot be carried; the text names the table and the commit timestamp.
-    pub fn batch(&mut self) -> Result<Option<Batch>, String> {
-        let Some(stretch) = self.taken.take() else {
-            return Ok(None);
-        };
+    /// A change that cannot be carried stops its table right before it, and no other.
+    pub fn batch(&mut self) -> Option<Batch> {
+        let stretch = self.taken.take()?;
         let mut stopped = Vec::new();
         for ddl in &stretch.ddls {
             self.on_ddl(ddl, stretch.from, &mut stopped);
         }
         self.stop_unknown(&stretch, &mut stopped);
-        let rows: Vec<RowChange> = stretch
-            .rows
-            .into_iter()
-            .filter(|row| self.applies(row))
-            .collect();
+        let mut rows = stretch.rows;
+        rows.retain(|row| self.applies(row));
         let live: BTreeMap<TableName, Arc<Table>> = self
             .tables
             .iter()
             .map(|(name, followed)| (name.clone(), Arc::clone(&followed.table)))
             .collect();
-        let tables = fold(&live, &rows)?;
+        let tables = loop {
+            match fold(&live, &rows) {
+                Ok(tables) => break tables,
+                Err(error) => {
+                    let reason = format!(
+                        "a change that cannot be carried at {}: {}",
+                        error.commit_ts, error.what
+                    );
+                    let at = error.commit_ts.saturating_sub(1);
+                    self.stop(&error.table, Stop { at, reason }, &mut stopped);
+                    rows.retain(|row| self.applies(row));
+                }
+            }
+        };
         self.at_least = stretch.to;
         let is_stopped = |name: &TableName| self.tables[name].stopped.is_some();
         let unprovable = self
@@ -181,7 +212,7 @@ impl Follow {
             .filter(|name| is_stopped(name))
             .cloned()
             .collect();
-        Ok(Some(Batch {
+        Some(Batch {
             from: stretch.from,
             to: stretch.to,
             offsets: stretch.offsets,
@@ -189,7 +220,7 @@ impl Follow {
             tables,
             stopped,
             unprovable,
-        }))
+        })
     }
 
     fn applies(&self, row: &RowChange) -> bool {
@@ -212,6 +243,13 @@ impl Follow {
                 .cloned()
                 .collect(),
             action::CREATE_TABLE if self.is_its_creation(ddl, from) => Vec::new(),
+            action::FLASHBACK_CLUSTER => self.tables.keys().cloned().collect(),
+            of_several if action::OF_SEVERAL_TABLES.contains(&of_several) => self
+                .concerned
+                .iter()
+                .filter(|name| **name == ddl.table || names(&ddl.query, name))
+                .cloned()
+                .collect(),
             _ => vec![ddl.table.clone()],
         };
         for name in names {
@@ -273,6 +311,13 @@ impl Follow {
     }
 }
 
+/// Tells whether a statement, in which TiCDC quotes every name, may speak of this table.
+fn names(query: &str, name: &TableName) -> bool {
+    query
+        .to_lowercase()
+        .contains(&quote(&name.table).to_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,7 +357,7 @@ mod tests {
             follow.on_message(0, offset as i64, message);
         }
         follow.take_stretch(|_| true).expect("a stretch");
-        follow.batch().expect("valid messages").expect("a batch")
+        follow.batch().expect("a batch")
     }
 
     fn row_count(batch: &Batch) -> usize {
@@ -379,7 +424,7 @@ mod tests {
         let created = follow.take_stretch(|_| true).expect("a stretch");
         assert_eq!(created, BTreeSet::from([TableName::new("s", "t")]));
         follow.add_table(Arc::new(integer_table("s", "t")));
-        let batch = follow.batch().expect("valid messages").expect("a batch");
+        let batch = follow.batch().expect("a batch");
         assert_eq!((row_count(&batch), batch.stopped.len()), (1, 0));
     }
 
@@ -396,5 +441,36 @@ mod tests {
         assert!(follow.take_stretch(|_| true).is_none());
         follow.on_message(0, 1, Message::Watermark(41));
         assert!(follow.take_stretch(|_| true).is_some());
+    }
+
+    #[test]
+    fn a_rename_stops_the_table_under_both_names() {
+        let mut follow = follow();
+        let mut rename = ddl(12);
+        rename.action = action::RENAME_TABLE;
+        rename.table = TableName::new("elsewhere", "new");
+        rename.query = "RENAME TABLE `s`.`t` TO `elsewhere`.`new`".to_owned();
+        follow.on_message(0, 0, Message::Ddl(rename));
+        follow.on_message(0, 1, Message::Watermark(20));
+        follow
+            .take_stretch(|name| name.schema == "s")
+            .expect("a stretch");
+        assert_eq!(
+            follow.batch().expect("a batch").stopped,
+            [TableName::new("s", "t")]
+        );
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_carried_stops_its_table_right_before_it() {
+        let mut follow = follow();
+        let broken = Message::Row(change(12, r#"{"u":{"id":{"t":8,"f":11,"v":2}}}"#));
+        let batch = batch(
+            &mut follow,
+            vec![insert(11, 1), broken, insert(13, 3), Message::Watermark(20)],
+        );
+        assert_eq!(row_count(&batch), 1);
+        let stop = follow.tables()[&TableName::new("s", "t")].stopped.as_ref();
+        assert_eq!(stop.map(|stop| stop.at), Some(11));
     }
 }

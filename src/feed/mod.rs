@@ -7,7 +7,7 @@ mod open_protocol;
 mod watermark;
 
 pub use assembly::{Assembly, Stretch};
-pub use fold::{FoldedRow, FoldedTable, fold};
+pub use fold::{FoldError, FoldedRow, FoldedTable, fold};
 pub use image::packed_row;
 pub use open_protocol::{ColumnValue, Ddl, Image, Images, Message, RowChange, decode};
 pub use watermark::Watermarks;

@@ -64,36 +64,37 @@ pub fn record_schema() -> [&'static str; 6] {
             base BIGINT UNSIGNED NOT NULL COMMENT 'T0: the TiDB timestamp of the full load',
             offsets TEXT NOT NULL COMMENT 'end offsets of the topic, noted before T0',
             loaded TINYINT NOT NULL DEFAULT 0 COMMENT '1 when every table is loaded and proven'
-        ) COMMENT 'rowproof: one row per migration'",
+        ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: one row per migration'",
         "CREATE TABLE IF NOT EXISTS rowproof.lease (
             task VARCHAR(64) NOT NULL PRIMARY KEY,
             epoch BIGINT UNSIGNED NOT NULL COMMENT 'grows with every take-over',
             holder VARCHAR(255) NOT NULL,
             beats BIGINT UNSIGNED NOT NULL COMMENT 'grows while the holder lives'
-        ) COMMENT 'rowproof: who may write'",
+        ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: who may write'",
         "CREATE TABLE IF NOT EXISTS rowproof.slot (
             task VARCHAR(64) NOT NULL,
             slot INT NOT NULL,
             epoch BIGINT UNSIGNED NOT NULL,
             writes BIGINT UNSIGNED NOT NULL,
             PRIMARY KEY (task, slot)
-        ) COMMENT 'rowproof: each writing transaction updates its slot where the epoch is its own'",
+        ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: each writing transaction updates its slot where the epoch is its own'",
         "CREATE TABLE IF NOT EXISTS rowproof.fence (
             task VARCHAR(64) NOT NULL PRIMARY KEY,
             state VARCHAR(16) NOT NULL,
             w BIGINT UNSIGNED NOT NULL,
             next_w BIGINT UNSIGNED NOT NULL,
             offsets TEXT NOT NULL
-        ) COMMENT 'rowproof: the newest fence; its commit number is the snapshot S'",
+        ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: the newest fence; its commit number is the snapshot S'",
         "CREATE TABLE IF NOT EXISTS rowproof.followed_table (
             task VARCHAR(64) NOT NULL,
             table_schema VARCHAR(64) NOT NULL,
             table_name VARCHAR(64) NOT NULL,
             base BIGINT UNSIGNED NOT NULL COMMENT 'the timestamp from which the table is followed',
+            model LONGTEXT NULL COMMENT 'the definition by which its rows are carried, as JSON',
             stopped_at BIGINT UNSIGNED NULL COMMENT 'the timestamp at which following ended',
             reason TEXT NULL,
             PRIMARY KEY (task, table_schema, table_name)
-        ) COMMENT 'rowproof: the tables of a migration'",
+        ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: the tables of a migration'",
         "CREATE TABLE IF NOT EXISTS rowproof.load_chunk (
             task VARCHAR(64) NOT NULL,
             table_schema VARCHAR(64) NOT NULL,
@@ -103,6 +104,6 @@ pub fn record_schema() -> [&'static str; 6] {
             bounds TEXT NOT NULL COMMENT 'the keys of the chunk, in hexadecimal',
             row_count BIGINT UNSIGNED NOT NULL,
             PRIMARY KEY (task, table_schema, table_name, stripe, seq)
-        ) COMMENT 'rowproof: chunks of the full load, each committed with its rows'",
+        ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: chunks of the full load, each committed with its rows'",
     ]
 }

@@ -15,6 +15,7 @@ pub const STATEMENTS: [&str; 9] = [
         found_by TEXT NOT NULL,
         at_ms INTEGER NOT NULL,
         model TEXT NOT NULL,
+        w INTEGER NOT NULL,
         PRIMARY KEY (table_schema, table_name)
     )",
     // The newest known state of every row that differs.

@@ -3,6 +3,7 @@
 use super::{FoundBy, Journal, failure, from_json, json, now_ms, ts_from_db, ts_to_db};
 use crate::chunk::Chunk;
 use crate::error::Result;
+use crate::feed::CommitTs;
 use crate::fence::Fence;
 use crate::proof::{Counts, How, Reason, Verdict};
 use crate::schema::{Table, TableName};
@@ -33,7 +34,8 @@ pub struct TableRow {
 }
 
 impl Journal {
-    /// Keeps the verdict of a whole read of a table, and the definition by which it was read.
+    /// Keeps the verdict of a whole read of a table at timestamp `w`, and the definition by which it
+    /// was read; unless something later is known of the table.
     pub async fn set_table(
         &self,
         table: &Table,
@@ -41,11 +43,46 @@ impl Journal {
         verdict: &Verdict,
         counts: Counts,
         digest: &str,
+        w: CommitTs,
+    ) -> Result<()> {
+        self.put_table(table, found_by, verdict, counts, digest, w)
+            .await
+    }
+
+    /// Withdraws a table's verdict: at timestamp `w` something happened that was not proven. A
+    /// verdict that was earned later stays.
+    pub async fn withdraw(
+        &self,
+        name: &TableName,
+        w: CommitTs,
+        reason: Reason,
+        detail: &str,
+    ) -> Result<()> {
+        let model = self.table_model(name).await?;
+        let table = model.unwrap_or_else(|| Table::unknown(name.clone()));
+        let verdict = Verdict::unproven(reason, detail);
+        self.put_table(&table, FoundBy::Batch, &verdict, Counts::default(), "", w)
+            .await
+    }
+
+    async fn put_table(
+        &self,
+        table: &Table,
+        found_by: FoundBy,
+        verdict: &Verdict,
+        counts: Counts,
+        digest: &str,
+        w: CommitTs,
     ) -> Result<()> {
         sqlx::query(
-            "INSERT OR REPLACE INTO table_proof
-             (table_schema, table_name, verdict, counts, digest, found_by, at_ms, model)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO table_proof
+             (table_schema, table_name, verdict, counts, digest, found_by, at_ms, model, w)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (table_schema, table_name) DO UPDATE SET
+               verdict = excluded.verdict, counts = excluded.counts, digest = excluded.digest,
+               found_by = excluded.found_by, at_ms = excluded.at_ms, model = excluded.model,
+               w = excluded.w
+             WHERE excluded.w >= w AND excluded.verdict <> verdict",
         )
         .bind(&table.name.schema)
         .bind(&table.name.table)
@@ -55,26 +92,25 @@ impl Journal {
         .bind(found_by.as_str())
         .bind(now_ms())
         .bind(json(table))
+        .bind(ts_to_db(w))
         .execute(&self.pool)
         .await
         .map_err(failure)?;
         Ok(())
     }
 
-    /// Withdraws a table's verdict: something happened that was not proven.
-    pub async fn withdraw(&self, table: &TableName, reason: Reason, detail: &str) -> Result<()> {
-        sqlx::query(
-            "UPDATE table_proof SET verdict = ?, at_ms = ?
-             WHERE table_schema = ? AND table_name = ?",
-        )
-        .bind(json(&Verdict::unproven(reason, detail)))
-        .bind(now_ms())
-        .bind(&table.schema)
-        .bind(&table.table)
-        .execute(&self.pool)
-        .await
-        .map_err(failure)?;
-        Ok(())
+    /// Forgets everything that an earlier migration with this state directory left: its chunks and
+    /// differences are not those of the new one.
+    pub async fn begin_anew(&self) -> Result<()> {
+        let mut transaction = self.pool.begin().await.map_err(failure)?;
+        for table in ["table_proof", "difference", "load_proof", "proven", "batch"] {
+            let sql = format!("DELETE FROM {table}");
+            sqlx::query(sqlx::AssertSqlSafe(sql))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failure)?;
+        }
+        transaction.commit().await.map_err(failure)
     }
 
     /// Forgets tables that are no longer in scope.
@@ -275,5 +311,42 @@ mod tests {
             (word(0), word(1), word(2)),
             ("different", "different", "unproven")
         );
+    }
+
+    #[tokio::test]
+    async fn inv_2_an_older_read_does_not_undo_a_later_withdrawal() {
+        let dir = std::env::temp_dir().join(format!("rowproof-withdraw-{}", std::process::id()));
+        let journal = Journal::open(&dir).await.expect("a journal");
+        let table = crate::schema::testing::integer_table("s", "t");
+        let equal = Verdict::Equal {
+            fence: OLD,
+            how: How::Read,
+        };
+        let by = FoundBy::Check;
+        journal
+            .withdraw(&table.name, 5, Reason::Ddl, "stopped")
+            .await
+            .expect("withdrawn");
+        journal
+            .set_table(&table, by, &equal, Counts::default(), "", 4)
+            .await
+            .expect("kept");
+        assert_eq!(
+            journal.tables().await.expect("tables")[0].verdict.word(),
+            "unproven"
+        );
+        journal
+            .set_table(&table, by, &equal, Counts::default(), "", 6)
+            .await
+            .expect("kept");
+        journal
+            .withdraw(&table.name, 5, Reason::Ddl, "stopped")
+            .await
+            .expect("withdrawn");
+        assert_eq!(
+            journal.tables().await.expect("tables")[0].verdict.word(),
+            "equal"
+        );
+        std::fs::remove_dir_all(dir).expect("the directory");
     }
 }

@@ -96,7 +96,7 @@ pub async fn add_equal_table(journal: &Journal, name: &str, rows: u64) {
         how: How::Read,
     };
     journal
-        .set_table(&orders(name), FoundBy::Load, &verdict, counts, "00")
+        .set_table(&orders(name), FoundBy::Load, &verdict, counts, "00", 0)
         .await
         .expect("a table");
 }

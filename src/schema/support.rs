@@ -108,6 +108,14 @@ pub fn compare(source: &Table, target: &Table) -> Vec<String> {
             Some(_) => {}
         }
     }
+    for column in source.key() {
+        let other = target
+            .position(&column.name)
+            .map(|place| &target.columns[place].collation);
+        if other.is_some_and(|other| *other != column.collation) {
+            differences.push(format!("key column {} has another collation", column.name));
+        }
+    }
     for column in &target.columns {
         if source.position(&column.name).is_none() {
             differences.push(format!("column {} exists on the target only", column.name));

@@ -227,7 +227,7 @@ async fn values_cannot_become_part_of_the_page() {
 #[tokio::test]
 async fn differences_come_in_pages() {
     let test = following_journal().await;
-    let found: Vec<_> = (0..30)
+    let found: Vec<_> = (0..60)
         .map(|id| difference(id, Some(row(id, None)), None))
         .collect();
     add_differences(&test.journal, "orders", &found).await;
