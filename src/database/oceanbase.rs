@@ -49,12 +49,16 @@ pub async fn undo_retention_s(session: &mut Session) -> Result<Option<u64>> {
 
 impl Session {
     /// Asserts that as of the fence's snapshot the fence row reads complete at the fence's W: this
-    /// connection sees the target as the fence says.
+    /// connection sees the target as the fence says. The snapshot never changes, so that once per
+    /// connection is enough.
     ///
     /// # Errors
     /// With [`crate::ErrorKind::Expired`] if the snapshot cannot be read any more, or as a broken
     /// invariant if it shows something else.
     pub async fn assert_fence(&mut self, task: &str, fence: Fence) -> Result<()> {
+        if self.asserted_fence() == Some(fence) {
+            return Ok(());
+        }
         let sql = format!(
             "SELECT state, w FROM rowproof.fence AS OF SNAPSHOT {} WHERE task = '{task}'",
             fence.s
@@ -62,6 +66,7 @@ impl Session {
         let rows = self.texts(sql).await?;
         let wanted = [Some("complete".to_owned()), Some(fence.w.to_string())];
         if rows.first().is_some_and(|row| row.as_slice() == wanted) {
+            self.set_asserted_fence(fence);
             return Ok(());
         }
         Err(crate::Error::new(

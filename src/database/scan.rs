@@ -48,10 +48,15 @@ pub fn column_expressions(table: &Table) -> String {
     expressions.join(", ")
 }
 
+/// Makes TiDB's storage stop at the limit. Without it, TiDB has pages read that double in size, up to
+/// twice the rows that are wanted, and cuts them off itself. To other servers it is a comment.
+const LIMIT_HINT: &str = "/*+ LIMIT_TO_COP() SET_VAR(tidb_enable_paging=OFF) */ ";
+
 /// Returns the query that reads rows of a table in the order of its key.
 pub fn scan_sql(table: &Table, request: ScanRequest<'_>) -> String {
     let mut sql = format!(
-        "SELECT {} FROM {}",
+        "SELECT {}{} FROM {}",
+        request.limit.map_or("", |_| LIMIT_HINT),
         column_expressions(table),
         table.name.sql()
     );

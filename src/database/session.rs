@@ -3,13 +3,14 @@
 use super::failure::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
+use crate::fence::Fence;
 use crate::row::Rows;
 use crate::task::Endpoint;
 use futures_util::TryStreamExt;
 use secrecy::ExposeSecret;
 use sqlx::error::UnexpectedNullError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Decode, MySql, Row};
 
 /// Which kind of server a session talks to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,6 +65,7 @@ pub struct Session {
     server: Server,
     label: String,
     snapshot: Option<CommitTs>,
+    asserted_fence: Option<Fence>,
 }
 
 impl Session {
@@ -103,6 +105,7 @@ impl Session {
             server,
             label,
             snapshot: None,
+            asserted_fence: None,
         };
         session.apply_settings().await?;
         Ok(session)
@@ -189,6 +192,16 @@ impl Session {
         Ok(())
     }
 
+    /// Returns the fence that this session was last seen to agree with.
+    pub(super) fn asserted_fence(&self) -> Option<Fence> {
+        self.asserted_fence
+    }
+
+    /// Notes that this session agrees with a fence.
+    pub(super) fn set_asserted_fence(&mut self, fence: Fence) {
+        self.asserted_fence = Some(fence);
+    }
+
     async fn apply_settings(&mut self) -> Result<()> {
         self.execute("SET NAMES utf8mb4").await?;
         for (name, value) in self.server.settings() {
@@ -226,12 +239,13 @@ impl Session {
 /// It asks for the bytes themselves and not for an `Option`, which sqlx would make none also where
 /// a value cannot be shown, a zero date for example.
 fn cell(row: &MySqlRow, column: usize) -> std::result::Result<Option<&[u8]>, sqlx::Error> {
-    match row.try_get_unchecked::<&[u8], usize>(column) {
+    match <&[u8] as Decode<MySql>>::decode(row.try_get_raw(column)?) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(sqlx::Error::ColumnDecode { source, .. }) if source.is::<UnexpectedNullError>() => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
+        Err(source) if source.is::<UnexpectedNullError>() => Ok(None),
+        Err(source) => Err(sqlx::Error::ColumnDecode {
+            index: column.to_string(),
+            source,
+        }),
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 const FENCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often the fence row is looked at while waiting.
-const FENCE_LOOK: Duration = Duration::from_millis(100);
+const FENCE_LOOK: Duration = Duration::from_millis(20);
 
 /// How often a chunk whose snapshots expired is read at a newer fence.
 const REFENCE_TRIES: usize = 3;
@@ -97,7 +97,12 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
     let asked = current_ts(links.source.session().await?).await?;
     let in_scope =
         |name: &TableName| task.scope.contains(name) && only.is_none_or(|only| only.contains(name));
-    let fence = match wait_for_fence(task, &mut links.target, asked).await? {
+    // The wait is long enough to make the workers' connections meanwhile.
+    let (fence, ready) = tokio::join!(
+        wait_for_fence(task, &mut links.target, asked),
+        Links::connected(task)
+    );
+    let fence = match fence? {
         Ok(fence) => fence,
         Err(why) => {
             let catalog = Catalog::read(links.source.session().await?, &task.scope).await?;
@@ -118,7 +123,7 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
         }
     };
     let plan = Plan::make(task, &mut links, fence, in_scope).await?;
-    let checked = run(task, journal, fence, &plan).await?;
+    let checked = run(task, journal, fence, &plan, ready).await?;
     let mut tables: Vec<CheckedTable> = plan.unread;
     tables.extend(checked);
     tables.sort_by(|a, b| a.name.cmp(&b.name));
@@ -264,6 +269,7 @@ async fn run(
     journal: Journal,
     fence: Fence,
     plan: &Plan,
+    ready: Vec<Links>,
 ) -> Result<Vec<CheckedTable>> {
     let tables: BTreeMap<TableName, Arc<Table>> = plan
         .work
@@ -289,8 +295,8 @@ async fn run(
         bar: progress(tables.values().map(|table| table.rows_estimate).sum()),
     });
     let mut workers = JoinSet::new();
-    for _ in 0..task.workers {
-        workers.spawn(Arc::clone(&checking).work());
+    for links in ready {
+        workers.spawn(Arc::clone(&checking).work(links));
     }
     while let Some(worker) = workers.join_next().await {
         worker.map_err(|_| super::migrate::panicked("a worker of the check"))??;
@@ -325,8 +331,7 @@ fn progress(rows: u64) -> ProgressBar {
 }
 
 impl Checking {
-    async fn work(self: Arc<Self>) -> Result<()> {
-        let mut links = Links::new(&self.task);
+    async fn work(self: Arc<Self>, mut links: Links) -> Result<()> {
         loop {
             let work = self
                 .queue

@@ -4,6 +4,7 @@ use crate::database::{Server, Session};
 use crate::error::{Error, Result};
 use crate::task::{Endpoint, Task};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures_util::future::join_all;
 use std::time::Duration;
 
 /// How often work that met a passing fault is tried again, one after the other.
@@ -70,6 +71,16 @@ impl Links {
             source: Link::source(task),
             target: Link::target(task),
         }
+    }
+
+    /// Prepares links for each worker of a task and connects them, all at once. What cannot be
+    /// connected now is left for the worker to try again.
+    pub async fn connected(task: &Task) -> Vec<Links> {
+        let connect = |mut links: Links| async move {
+            let _ = tokio::join!(links.source.session(), links.target.session());
+            links
+        };
+        join_all((0..task.workers).map(|_| connect(Links::new(task)))).await
     }
 
     /// Closes both sessions.

@@ -33,6 +33,7 @@ impl Rows {
             Some(bytes) => {
                 let length = u32::try_from(bytes.len()).expect("a cell is shorter than 4 GiB");
                 assert!(length != NULL, "a cell is shorter than 4 GiB");
+                self.data.reserve(LENGTH_BYTES + bytes.len());
                 self.data.extend_from_slice(&length.to_le_bytes());
                 self.data.extend_from_slice(bytes);
             }
