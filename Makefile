@@ -43,8 +43,8 @@ soak: ## run the long tests, those that `make test` leaves out
 
 bench: ## measure rowproof beside bare reads and its peers
 	@fixtures/demo/toolchains build lab
-	cargo bench --no-run
-	@fixtures/demo/with-lab .lab/bench timeout -k 60 $(LONG_SECONDS) cargo bench
+	cargo bench --bench side_by_side --no-run
+	@fixtures/demo/with-lab .lab/bench timeout -k 60 $(LONG_SECONDS) cargo bench --bench side_by_side
 
 lab-up: ## start TiDB, OceanBase and Kafka for work by hand
 	@fixtures/demo/toolchains lab

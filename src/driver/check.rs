@@ -1,6 +1,6 @@
 //! Checking whole tables of a live migration, at fences made after the check began.
 
-use super::chunk_read::{compare_rows, cut, read_chunk};
+use super::chunk_read::{Spare, compare_rows, cut, read_chunk};
 use super::link::{Link, Links, Retries};
 use crate::chunk::{Chunk, Range, Walk};
 use crate::database::{Catalog, FollowedRow, Record, Session, current_ts, newest_fence};
@@ -78,6 +78,7 @@ struct Checking {
     queue: Mutex<VecDeque<StripeWork>>,
     proofs: Mutex<BTreeMap<TableName, TableProof>>,
     bar: ProgressBar,
+    spare: Spare,
 }
 
 struct StripeWork {
@@ -292,6 +293,7 @@ async fn run(
                 .map(|name| (name.clone(), TableProof::default()))
                 .collect(),
         ),
+        spare: Spare::default(),
         bar: progress(tables.values().map(|table| table.rows_estimate).sum()),
     });
     let mut workers = JoinSet::new();
@@ -412,22 +414,29 @@ impl Checking {
         source.set_snapshot(Some(fence.w)).await?;
         let table = &work.table;
         let Some((chunk, source_rows)) = &*ahead else {
-            *ahead = read_chunk(source, table, walk).await?;
+            *ahead = read_chunk(source, table, walk, &self.spare).await?;
             return Ok(ahead.is_some());
         };
-        let mut target_rows = Rows::new();
+        let mut target_rows = self.spare.take();
         let read_target = async {
             target.assert_fence(&self.task.name, fence).await?;
             let sql = chunk.range.target_sql(table, Some(fence.s));
             target.scan(sql, &mut target_rows).await
         };
-        let (next, read) = tokio::join!(read_chunk(source, table, walk), read_target);
+        let (next, read) = tokio::join!(read_chunk(source, table, walk, &self.spare), read_target);
         let (next, ()) = (next?, read?);
         let rows = source_rows.len() as u64;
         let Some((_, source_rows)) = std::mem::replace(ahead, next) else {
             return Ok(false);
         };
-        let comparison = compare_rows(table, &self.digest_key, source_rows, target_rows).await?;
+        let comparison = compare_rows(
+            table,
+            &self.digest_key,
+            source_rows,
+            target_rows,
+            &self.spare,
+        )
+        .await?;
         let found = &comparison.differences;
         if !found.is_empty() {
             self.journal

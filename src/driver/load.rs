@@ -1,6 +1,6 @@
 //! The full load: every chunk is read at T0, written, read back and compared.
 
-use super::chunk_read::{compare_rows, cut, read_chunk};
+use super::chunk_read::{Spare, compare_rows, cut, read_chunk};
 use super::lease::Lease;
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
@@ -39,6 +39,8 @@ pub struct Load {
     pub base: CommitTs,
     /// Cancelled when the operator stops the work.
     pub stop: CancellationToken,
+    /// Buffers for the rows of chunks.
+    pub spare: Spare,
 }
 
 /// One stripe of one table.
@@ -213,7 +215,9 @@ impl Load {
         }
         while !self.stop.is_cancelled() {
             let source = links.source.session().await?;
-            let Some((chunk, rows)) = read_chunk(source, &work.table, &mut walk).await? else {
+            let Some((chunk, rows)) =
+                read_chunk(source, &work.table, &mut walk, &self.spare).await?
+            else {
                 return Ok(());
             };
             self.write(links, slot, work, &chunk, &rows).await?;
@@ -258,11 +262,12 @@ impl Load {
         source: Rows,
         loads: &Loads,
     ) -> Result<()> {
-        let mut target = Rows::new();
+        let mut target = self.spare.take();
         let sql = chunk.range.target_sql(&work.table, None);
         links.target.session().await?.scan(sql, &mut target).await?;
         let rows = source.len() as u64;
-        let comparison = compare_rows(&work.table, &self.digest_key, source, target).await?;
+        let comparison =
+            compare_rows(&work.table, &self.digest_key, source, target, &self.spare).await?;
         // The snapshot of the fence at T0 is known only when the load is done.
         let fence = Fence { w: self.base, s: 0 };
         let name = &work.table.name;

@@ -1,5 +1,6 @@
 //! The migration from beginning to end, resumable at any moment.
 
+use super::chunk_read::Spare;
 use super::follow::{APPLIER_SLOT, Following};
 use super::lease::{Lease, StateLock};
 use super::link::Links;
@@ -300,6 +301,7 @@ impl Run {
             lease,
             base: task_row.base,
             stop: self.stop.clone(),
+            spare: Spare::default(),
         });
         let proofs = load.run(tables).await?;
         let fence_row = FenceRow {

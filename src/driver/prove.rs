@@ -1,6 +1,6 @@
 //! Proving batches: the keys that a batch touched, read from both sides at its fence.
 
-use super::chunk_read::compare_rows;
+use super::chunk_read::{Spare, compare_rows};
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
 use crate::apply::lookup_condition;
@@ -172,6 +172,8 @@ impl Prover {
         let read_source = source.scan(scan_sql(&folded.table, request), &mut source_rows);
         let (source_read, target_read) = tokio::join!(read_source, read_target);
         source_read.and(target_read)?;
-        compare_rows(&folded.table, &self.digest_key, source_rows, target_rows).await
+        // Batches are small, and their buffers too.
+        let (table, key, spare) = (&folded.table, &self.digest_key, Spare::default());
+        compare_rows(table, key, source_rows, target_rows, &spare).await
     }
 }

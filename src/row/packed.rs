@@ -74,6 +74,11 @@ impl Rows {
         self.data.len()
     }
 
+    /// Returns how many bytes of memory are held, used or not.
+    pub fn capacity(&self) -> usize {
+        self.data.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
     /// Returns the packed bytes of row `index`.
     ///
     /// # Panics
