@@ -4,8 +4,8 @@ use crate::lab::repository;
 use std::path::{Path, PathBuf};
 
 /// The modules that know no socket, and those that do.
-const PURE: [&str; 8] = [
-    "row", "schema", "chunk", "feed", "apply", "fence", "proof", "engine",
+const PURE: [&str; 9] = [
+    "row", "schema", "chunk", "feed", "apply", "fence", "proof", "repair", "engine",
 ];
 const OUTSIDE: [&str; 7] = [
     "database", "broker", "journal", "driver", "web", "report", "task",

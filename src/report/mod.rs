@@ -29,7 +29,7 @@ pub use script::RepairScript;
 pub use summary::{StatusDocument, Summary};
 pub use table::{TableDocument, TableLine, verdict_text, verdicts_text};
 pub use value::{Shown, note, shown, shown_pair};
-pub use write::{table_name, write_diff, write_diff_json, write_repair_script};
+pub use write::{DifferenceRows, table_name, write_diff, write_diff_json, write_repair_script};
 
 #[cfg(test)]
 pub mod testing;

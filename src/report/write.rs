@@ -34,16 +34,11 @@ pub async fn write_diff(
     table: Option<&TableName>,
     out: &mut impl Write,
 ) -> Result<u64> {
-    let mut rows = Rows::open(journal, table).await?;
+    require_known(journal, table).await?;
+    let mut rows = DifferenceRows::new(journal, table.cloned(), 0);
     let mut count = 0;
     while let Some((model, row)) = rows.next().await? {
-        let text = match model {
-            Some(model) => difference_text(model, &row),
-            None => format!(
-                "{}: a row differs; its definition is not known\n",
-                row.table
-            ),
-        };
+        let text = difference_text(model, &row);
         out.write_all(text.as_bytes()).map_err(unwritable)?;
         count += 1;
     }
@@ -64,12 +59,12 @@ pub async fn write_diff_json(
     table: Option<&TableName>,
     out: &mut impl Write,
 ) -> Result<u64> {
-    let mut rows = Rows::open(journal, table).await?;
+    require_known(journal, table).await?;
+    let mut rows = DifferenceRows::new(journal, table.cloned(), 0);
     let mut count = 0;
     out.write_all(b"{\"differences\":[").map_err(unwritable)?;
     while let Some((model, row)) = rows.next().await? {
-        let unknown = Table::unknown(row.table.clone());
-        let document = difference_document(model.unwrap_or(&unknown), &row);
+        let document = difference_document(model, &row);
         let text = serde_json::to_string(&document).expect("documents have string keys");
         let comma = if count > 0 { "," } else { "" };
         write!(out, "{comma}\n{text}").map_err(unwritable)?;
@@ -100,31 +95,39 @@ pub async fn write_repair_script(
 }
 
 /// The differences one after the other, each with the definition of its table.
-struct Rows<'a> {
-    journal: &'a Journal,
-    wanted: Option<&'a TableName>,
+#[derive(Debug)]
+pub struct DifferenceRows {
+    journal: Journal,
+    wanted: Option<TableName>,
     after: i64,
     page: std::vec::IntoIter<DifferenceRow>,
-    model: Option<Table>,
+    model: Table,
 }
 
-impl<'a> Rows<'a> {
-    async fn open(journal: &'a Journal, wanted: Option<&'a TableName>) -> Result<Rows<'a>> {
-        require_known(journal, wanted).await?;
-        Ok(Rows {
-            journal,
+impl DifferenceRows {
+    /// Begins behind difference number `after`, in one table or in all.
+    pub fn new(journal: &Journal, wanted: Option<TableName>, after: i64) -> DifferenceRows {
+        let model = Table::unknown(TableName::new("", ""));
+        let page = Vec::new().into_iter();
+        DifferenceRows {
+            journal: journal.clone(),
             wanted,
-            after: 0,
-            page: Vec::new().into_iter(),
-            model: None,
-        })
+            after,
+            page,
+            model,
+        }
     }
 
-    async fn next(&mut self) -> Result<Option<(Option<&Table>, DifferenceRow)>> {
+    /// Returns the next difference; a table whose definition is not known has no columns.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn next(&mut self) -> Result<Option<(&Table, DifferenceRow)>> {
         if self.page.as_slice().is_empty() {
+            let wanted = self.wanted.as_ref();
             let page = self
                 .journal
-                .differences(self.wanted, self.after, PAGE_ROWS)
+                .differences(wanted, self.after, PAGE_ROWS)
                 .await?;
             self.page = page.into_iter();
         }
@@ -132,14 +135,11 @@ impl<'a> Rows<'a> {
             return Ok(None);
         };
         self.after = row.id;
-        if self
-            .model
-            .as_ref()
-            .is_none_or(|model| model.name != row.table)
-        {
-            self.model = self.journal.table_model(&row.table).await?;
+        if self.model.name != row.table {
+            let model = self.journal.table_model(&row.table).await?;
+            self.model = model.unwrap_or_else(|| Table::unknown(row.table.clone()));
         }
-        Ok(Some((self.model.as_ref(), row)))
+        Ok(Some((&self.model, row)))
     }
 }
 

@@ -4,8 +4,8 @@ use super::Site;
 use super::parameters::{Parameters, Refusal};
 use super::response::{json, json_error, unreadable};
 use crate::error::Result;
-use crate::report::{DifferenceDocument, TableDocument, difference_document};
-use crate::schema::{Table, TableName};
+use crate::report::{DifferenceDocument, DifferenceRows, TableDocument, difference_document};
+use crate::schema::TableName;
 use serde::Serialize;
 use warp::http::StatusCode;
 use warp::reply::Response;
@@ -18,9 +18,6 @@ const ROWS_MAX: usize = 200;
 
 /// The bytes after which a page ends, whatever it was asked for (INV-8).
 const PAGE_BYTES: usize = 4 << 20;
-
-/// How many differences are held at once: a row may have many megabytes.
-const READ_ROWS: i64 = 8;
 
 /// Answers `/api/v1/status`.
 pub async fn status(site: &Site, query: Parameters) -> Response {
@@ -101,17 +98,17 @@ async fn differences_document(
     if !is_known(site, table.as_ref()).await? {
         return Ok(None);
     }
-    let mut page = DifferencePage::new(table, after);
+    let mut rows = DifferenceRows::new(&site.journal, table, after);
     let mut differences = Vec::new();
     let mut bytes = 0;
     while differences.len() < limit && bytes < PAGE_BYTES {
-        let Some((model, row)) = page.next(site).await? else {
+        let Some((model, row)) = rows.next().await? else {
             return Ok(Some(DifferencesDocument {
                 differences,
                 next: None,
             }));
         };
-        let document = difference_document(&model, &row);
+        let document = difference_document(model, &row);
         bytes += document.byte_len();
         differences.push(document);
     }
@@ -124,49 +121,5 @@ pub async fn is_known(site: &Site, table: Option<&TableName>) -> Result<bool> {
     match table {
         Some(name) => Ok(site.journal.table_model(name).await?.is_some()),
         None => Ok(true),
-    }
-}
-
-/// Differences one after the other, each with the definition of its table.
-pub struct DifferencePage {
-    table: Option<TableName>,
-    after: i64,
-    rows: std::vec::IntoIter<crate::journal::DifferenceRow>,
-    model: Table,
-}
-
-impl DifferencePage {
-    /// Begins after a difference.
-    pub fn new(table: Option<TableName>, after: i64) -> DifferencePage {
-        let model = Table::unknown(TableName::new("", ""));
-        DifferencePage {
-            table,
-            after,
-            rows: Vec::new().into_iter(),
-            model,
-        }
-    }
-
-    /// Returns the next difference.
-    pub async fn next(
-        &mut self,
-        site: &Site,
-    ) -> Result<Option<(Table, crate::journal::DifferenceRow)>> {
-        if self.rows.as_slice().is_empty() {
-            let rows = site
-                .journal
-                .differences(self.table.as_ref(), self.after, READ_ROWS)
-                .await?;
-            self.rows = rows.into_iter();
-        }
-        let Some(row) = self.rows.next() else {
-            return Ok(None);
-        };
-        self.after = row.id;
-        if self.model.name != row.table {
-            let model = site.journal.table_model(&row.table).await?;
-            self.model = model.unwrap_or_else(|| Table::unknown(row.table.clone()));
-        }
-        Ok(Some((self.model.clone(), row)))
     }
 }

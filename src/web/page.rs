@@ -1,7 +1,7 @@
 //! The page: is it safe to cut over, what is different, what is it doing now.
 
 use super::Site;
-use super::api::{DifferencePage, is_known};
+use super::api::is_known;
 use super::parameters::{Parameters, Refusal};
 use super::response::{HTML, TEXT, with_body};
 use super::script::{Preview, preview};
@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::journal::{BatchRow, DifferenceRow, Phase};
 use crate::proof::{DifferenceKind, Verdict};
 use crate::report::{
-    Shown, Summary, TableLine, count, duration, key_text, note, shown, shown_pair, utc,
+    DifferenceRows, Shown, Summary, TableLine, count, duration, key_text, note, shown, shown_pair,
+    utc,
 };
 use crate::row::Cells;
 use crate::schema::{Table, TableName};
@@ -246,20 +247,19 @@ async fn differences(
     table: Option<TableName>,
     after: i64,
 ) -> Result<(Vec<DifferenceView>, Option<i64>)> {
-    let rows = if table.is_none() && after == 0 {
-        FIRST_ROWS
-    } else {
-        ROWS
+    let limit = match (&table, after) {
+        (None, 0) => FIRST_ROWS,
+        _ => ROWS,
     };
-    let mut page = DifferencePage::new(table, after);
+    let mut rows = DifferenceRows::new(&site.journal, table, after);
     let mut views = Vec::new();
     let mut last = after;
-    while let Some((model, row)) = page.next(site).await? {
-        if views.len() == rows {
+    while let Some((model, row)) = rows.next().await? {
+        if views.len() == limit {
             return Ok((views, Some(last)));
         }
         last = row.id;
-        views.push(DifferenceView::new(&model, &row));
+        views.push(DifferenceView::new(model, &row));
     }
     Ok((views, None))
 }

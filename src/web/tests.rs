@@ -1,5 +1,6 @@
 //! Every route as a client sees it.
 
+use super::parameters::Parameters;
 use super::{Site, route, serve};
 use crate::ErrorKind;
 use crate::report::testing::{
@@ -387,4 +388,53 @@ async fn it_stops_when_it_is_told_to() {
         .expect("it stops")
         .expect("no panic")
         .expect("no error");
+}
+
+#[tokio::test]
+async fn scripts_that_nobody_reads_are_bounded_and_end_with_the_server() {
+    let test = following_journal().await;
+    let note = "x".repeat(1_000);
+    let found: Vec<_> = (0..2_000)
+        .map(|id| difference(id, None, Some(row(id, Some(&note)))))
+        .collect();
+    add_differences(&test.journal, "orders", &found).await;
+    let stop = CancellationToken::new();
+    let site = Site::new(test.journal.clone(), PORT, stop.clone());
+    let open = || super::script::download(&site, Parameters::new(Vec::new()));
+    let (first, second) = (open().await, open().await);
+    assert_eq!(
+        (first.status(), second.status()),
+        (StatusCode::OK, StatusCode::OK)
+    );
+    assert_eq!(open().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        test.journal.status().await.is_ok(),
+        "the journal has connections left"
+    );
+    stop.cancel();
+    let ended = async {
+        while site.scripts.available_permits() < super::SCRIPTS {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(10);
+    tokio::time::timeout(patience, ended)
+        .await
+        .expect("both scripts end");
+    assert!(is_cut(first).await, "a part must not look like the whole");
+}
+
+/// Reads a body and tells whether it ended with an error.
+async fn is_cut(response: warp::reply::Response) -> bool {
+    use std::pin::Pin;
+    use warp::hyper::body::Body;
+    let mut body = response.into_body();
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        match frame {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return true,
+            None => return false,
+        }
+    }
 }
