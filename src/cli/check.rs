@@ -23,14 +23,22 @@ impl Check {
         if self.common.json {
             print_json(&outcome);
         } else {
-            print!("{}", text(&outcome));
+            print!("{}", text(&outcome, !self.tables.is_empty()));
         }
         Ok(outcome.exit_code())
     }
 }
 
-/// Returns the verdicts for people.
-fn text(outcome: &CheckOutcome) -> String {
+/// Returns the verdicts for people; `chosen` says that only some tables in scope were asked for.
+fn text(outcome: &CheckOutcome, chosen: bool) -> String {
+    let tables = if chosen {
+        "table in scope that was asked for"
+    } else {
+        "table in scope"
+    };
+    if outcome.tables.is_empty() {
+        return format!("unproven: the source has no {tables}\n");
+    }
     let lines: Vec<TableLine> = outcome
         .tables
         .iter()
@@ -43,7 +51,7 @@ fn text(outcome: &CheckOutcome) -> String {
         .collect();
     let answer = match (outcome.exit_code(), outcome.fence) {
         (0, Some(fence)) => {
-            format!("equal: every table in scope was read on both sides at {fence}")
+            format!("equal: every {tables} was read on both sides at {fence}")
         }
         (1, _) => "different: see `rowproof diff` and `rowproof repair`".to_owned(),
         _ => "unproven: see the reasons above".to_owned(),

@@ -29,7 +29,7 @@ pub const APPLIER_SLOT: u32 = 0;
 const ROWS_PER_TRANSACTION: usize = 50_000;
 
 /// How long after a fence the next one is made when nothing has changed.
-const IDLE_FENCE: Duration = Duration::from_millis(250);
+const IDLE_FENCE: Duration = Duration::from_millis(100);
 
 /// How many records are read ahead of the applier.
 const RECORDS_AHEAD: usize = 1_024;

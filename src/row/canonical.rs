@@ -5,7 +5,7 @@
 //! the two databases print differently but that are the same value (zero-filled integers, JSON
 //! key order, the scale of a decimal) have one form.
 
-use super::{Cells, Kind, json};
+use super::{Cells, Kind, json, varint};
 use std::fmt;
 
 /// The tag in front of each column's canonical bytes.
@@ -88,41 +88,36 @@ impl Canonical {
             return Ok(());
         };
         self.buffer.push(tag_of(kind) as u8);
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(&[0; 4]);
-        self.value(kind, text)?;
-        let length = self.buffer.len() - start - 4;
-        let length = u32::try_from(length).map_err(|_| "a value shorter than 4 GiB")?;
-        self.buffer[start..start + 4].copy_from_slice(&length.to_le_bytes());
-        Ok(())
+        varint::with_length(&mut self.buffer, |out| value(kind, text, out))
     }
+}
 
-    fn value(&mut self, kind: &Kind, text: &[u8]) -> Result<(), &'static str> {
-        match kind {
-            Kind::Integer | Kind::Year | Kind::Bit => integer(text, &mut self.buffer),
-            Kind::Decimal => decimal(text, &mut self.buffer),
-            Kind::Float | Kind::Double => double(text, &mut self.buffer),
-            Kind::Char => {
-                let end = text
-                    .iter()
-                    .rposition(|byte| *byte != b' ')
-                    .map_or(0, |last| last + 1);
-                self.buffer.extend_from_slice(&text[..end]);
-                Ok(())
-            }
-            Kind::Text | Kind::Bytes | Kind::Enum(_) | Kind::Set(_) => {
-                self.buffer.extend_from_slice(text);
-                Ok(())
-            }
-            Kind::Binary(width) => {
-                self.buffer.extend_from_slice(text);
-                let missing = (*width as usize).saturating_sub(text.len());
-                self.buffer.resize(self.buffer.len() + missing, 0);
-                Ok(())
-            }
-            Kind::Temporal(_) => temporal(text, &mut self.buffer),
-            Kind::Json => json::canonical(text, &mut self.buffer),
+/// Writes the canonical bytes of a value.
+fn value(kind: &Kind, text: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+    match kind {
+        Kind::Integer | Kind::Year | Kind::Bit => integer(text, out),
+        Kind::Decimal => decimal(text, out),
+        Kind::Float | Kind::Double => double(text, out),
+        Kind::Char => {
+            let end = text
+                .iter()
+                .rposition(|byte| *byte != b' ')
+                .map_or(0, |last| last + 1);
+            out.extend_from_slice(&text[..end]);
+            Ok(())
         }
+        Kind::Text | Kind::Bytes | Kind::Enum(_) | Kind::Set(_) => {
+            out.extend_from_slice(text);
+            Ok(())
+        }
+        Kind::Binary(width) => {
+            out.extend_from_slice(text);
+            let missing = (*width as usize).saturating_sub(text.len());
+            out.resize(out.len() + missing, 0);
+            Ok(())
+        }
+        Kind::Temporal(_) => temporal(text, out),
+        Kind::Json => json::canonical(text, out),
     }
 }
 

@@ -11,6 +11,7 @@ mod json;
 mod kind;
 mod packed;
 mod sum;
+mod varint;
 
 pub use canonical::{Canonical, CellError};
 pub use digest::{DigestKey, RowDigest};
