@@ -14,6 +14,7 @@ mod memory;
 mod plain_sql;
 mod precheck;
 mod road;
+mod routes;
 mod secrecy;
 mod types;
 mod web;

@@ -29,7 +29,7 @@ pub fn column_list(table: &Table) -> String {
 pub fn insert_rows<'a>(table: &Table, rows: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
     let head = format!(
         "INSERT INTO {} ({}) VALUES ",
-        table.name.sql(),
+        table.target.sql(),
         column_list(table)
     );
     batched(&head, "", rows, |row, sql| {
@@ -43,7 +43,7 @@ pub fn insert_rows<'a>(table: &Table, rows: impl IntoIterator<Item = &'a [u8]>) 
 pub fn delete_keys<'a>(table: &Table, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
     let head = format!(
         "DELETE FROM {} WHERE {} IN (",
-        table.name.sql(),
+        table.target.sql(),
         key_tuple(table)
     );
     batched(&head, ")", keys, |key, sql| push_key(table, key, sql))

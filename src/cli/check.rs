@@ -56,8 +56,14 @@ fn text(outcome: &CheckOutcome, chosen: bool) -> String {
         (1, _) => "different: see `rowproof diff` and `rowproof repair`".to_owned(),
         _ => "unproven: see the reasons above".to_owned(),
     };
+    let filters: String = outcome
+        .tables
+        .iter()
+        .filter_map(|table| Some((&table.name, table.filter.as_ref()?)))
+        .map(|(name, filter)| format!("{name}: only rows where {filter} take part\n"))
+        .collect();
     format!(
-        "{}\n{answer}, in {:.1} s\n",
+        "{}\n{filters}{answer}, in {:.1} s\n",
         verdicts_text(&lines),
         outcome.seconds
     )

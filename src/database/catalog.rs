@@ -20,7 +20,11 @@ impl Catalog {
     /// Lists what is in scope. A TiDB session lists what was there at its snapshot.
     pub async fn read(session: &mut Session, scope: &Scope) -> Result<Catalog> {
         let mut raw = raw_tables(session).await?;
-        raw.retain(|table| scope.contains(&table.name));
+        let is_source = session.server() == Server::TiDb;
+        raw.retain(|table| match is_source {
+            true => scope.contains(&table.name),
+            false => scope.may_be_target(&table.name),
+        });
         let schemas = schema_list(&raw);
         let mut columns = raw_columns(session, &schemas).await?;
         let mut parts = raw_index_parts(session, &schemas).await?;
@@ -39,7 +43,13 @@ impl Catalog {
             let columns = columns.remove(&name).unwrap_or_default();
             let parts = parts.remove(&name).unwrap_or_default();
             match Table::build(table, columns, parts) {
-                Ok(table) => catalog.tables.push(table),
+                Ok(mut table) => {
+                    if is_source {
+                        table.target = scope.target_of(&table.name);
+                        table.filter = scope.filter_of(&table.name).map(str::to_owned);
+                    }
+                    catalog.tables.push(table);
+                }
                 Err(error) => catalog.others.push((name, error.message().to_owned())),
             }
         }
@@ -47,12 +57,21 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// Returns the pairs of tables that the task sends to one place on the target.
+    pub fn collisions(&self) -> Vec<(&TableName, &TableName)> {
+        let mut found = Vec::new();
+        for (place, table) in self.tables.iter().enumerate() {
+            let other = self.tables[..place]
+                .iter()
+                .find(|other| other.target.is_same(&table.target));
+            found.extend(other.map(|other| (&other.name, &table.name)));
+        }
+        found
+    }
+
     /// Finds a table whatever the case of its name: OceanBase stores names in lower case.
     pub fn find(&self, name: &TableName) -> Option<&Table> {
-        self.tables.iter().find(|table| {
-            table.name.schema.eq_ignore_ascii_case(&name.schema)
-                && table.name.table.eq_ignore_ascii_case(&name.table)
-        })
+        self.tables.iter().find(|table| table.name.is_same(name))
     }
 }
 

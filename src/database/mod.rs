@@ -15,6 +15,6 @@ mod tidb;
 pub use catalog::{Catalog, collations};
 pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
-pub use scan::{ScanRequest, column_expressions, scan_sql};
+pub use scan::{column_expressions, source_scan, target_scan};
 pub use session::{Server, Session};
 pub use tidb::{current_ts, gc_life_time, key_bounds};

@@ -5,28 +5,6 @@ use crate::fence::Scn;
 use crate::row::Kind;
 use crate::schema::{Table, quote};
 
-/// What to read of a table.
-#[derive(Clone, Copy, Debug)]
-pub struct ScanRequest<'a> {
-    /// The condition on the rows; none reads all.
-    pub condition: Option<&'a str>,
-    /// The most rows to read.
-    pub limit: Option<usize>,
-    /// The snapshot of an OceanBase read. TiDB's is set on the session.
-    pub snapshot: Option<Scn>,
-}
-
-impl<'a> ScanRequest<'a> {
-    /// Reads the rows that fulfil a condition, as they are now or as the session says.
-    pub fn of(condition: Option<&'a str>) -> Self {
-        ScanRequest {
-            condition,
-            limit: None,
-            snapshot: None,
-        }
-    }
-}
-
 /// Returns the expressions that read the columns in layout order.
 ///
 /// FLOAT is widened, because OceanBase prints it with six digits; `* 1e0` keeps the sign of zero,
@@ -52,18 +30,41 @@ pub fn column_expressions(table: &Table) -> String {
 /// twice the rows that are wanted, and cuts them off itself. To other servers it is a comment.
 const LIMIT_HINT: &str = "/*+ LIMIT_TO_COP() SET_VAR(tidb_enable_paging=OFF) */ ";
 
-/// Returns the query that reads rows of a table in the order of its key.
-pub fn scan_sql(table: &Table, request: ScanRequest<'_>) -> String {
+/// Returns the query that reads rows on the source in the order of the key, as the session's
+/// snapshot shows them: those that fulfil the condition and the table's filter.
+pub fn source_scan(table: &Table, condition: Option<&str>, limit: Option<usize>) -> String {
+    let filter = table.filter.as_deref().map(|filter| format!("({filter})"));
+    let conditions: Vec<&str> = condition.into_iter().chain(filter.as_deref()).collect();
     let mut sql = format!(
         "SELECT {}{} FROM {}",
-        request.limit.map_or("", |_| LIMIT_HINT),
+        limit.map_or("", |_| LIMIT_HINT),
         column_expressions(table),
         table.name.sql()
     );
-    if let Some(snapshot) = request.snapshot {
+    push_condition_and_order(table, &conditions.join(" AND "), &mut sql);
+    if let Some(limit) = limit {
+        sql.push_str(&format!(" LIMIT {limit}"));
+    }
+    sql
+}
+
+/// Returns the query that reads rows on the target in the order of the key, as of a snapshot or as
+/// they are now.
+pub fn target_scan(table: &Table, condition: Option<&str>, snapshot: Option<Scn>) -> String {
+    let mut sql = format!(
+        "SELECT {} FROM {}",
+        column_expressions(table),
+        table.target.sql()
+    );
+    if let Some(snapshot) = snapshot {
         sql.push_str(&format!(" AS OF SNAPSHOT {snapshot}"));
     }
-    if let Some(condition) = request.condition {
+    push_condition_and_order(table, condition.unwrap_or_default(), &mut sql);
+    sql
+}
+
+fn push_condition_and_order(table: &Table, condition: &str, sql: &mut String) {
+    if !condition.is_empty() {
         sql.push_str(" WHERE ");
         sql.push_str(condition);
     }
@@ -73,36 +74,16 @@ pub fn scan_sql(table: &Table, request: ScanRequest<'_>) -> String {
         .map(|column| quote(&column.name))
         .collect();
     sql.push_str(&format!(" ORDER BY {}", key.join(", ")));
-    if let Some(limit) = request.limit {
-        sql.push_str(&format!(" LIMIT {limit}"));
-    }
-    sql
 }
 
 impl Range {
     /// Returns the query that reads up to `limit` rows of this range on the source.
     pub fn source_sql(&self, table: &Table, limit: Option<usize>) -> String {
-        let condition = self.source_condition(table);
-        scan_sql(
-            table,
-            ScanRequest {
-                condition: condition.as_deref(),
-                limit,
-                snapshot: None,
-            },
-        )
+        source_scan(table, self.source_condition(table).as_deref(), limit)
     }
 
     /// Returns the query that reads this range on the target, now or as of a snapshot.
     pub fn target_sql(&self, table: &Table, snapshot: Option<Scn>) -> String {
-        let condition = self.target_condition(table);
-        scan_sql(
-            table,
-            ScanRequest {
-                condition: condition.as_deref(),
-                limit: None,
-                snapshot,
-            },
-        )
+        target_scan(table, self.target_condition(table).as_deref(), snapshot)
     }
 }

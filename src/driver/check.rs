@@ -41,6 +41,9 @@ pub struct CheckedTable {
     pub counts: Counts,
     /// The digest of the source's rows, in hexadecimal, and their number.
     pub digest: String,
+    /// The condition on the source's rows that take part, where only some do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
 }
 
 /// What a check found.
@@ -211,7 +214,7 @@ impl Plan {
             .filter(|table| in_scope(&table.name))
         {
             let followed = followed.iter().find(|row| row.name == table.name);
-            let obstacle = match (followed, existing.find(&table.name)) {
+            let obstacle = match (followed, existing.find(&table.target)) {
                 (
                     Some(FollowedRow {
                         stopped: Some((at, reason)),
@@ -261,6 +264,7 @@ fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
         verdict,
         counts: Counts::default(),
         digest: String::new(),
+        filter: None,
     }
 }
 
@@ -500,6 +504,7 @@ impl Checking {
             verdict,
             counts,
             digest,
+            filter: table.filter.clone(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
 
+use super::filter::read_filtered;
 use super::lease::Lease;
 use super::link::{Link, Retries};
 use super::prove::ProofJob;
@@ -13,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, Verdict};
-use crate::schema::{TableName, obstacles};
+use crate::schema::{Table, TableName, obstacles};
 use crate::task::Task;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -139,6 +140,13 @@ impl Following {
             return Ok(false);
         };
         let mut retries = Retries::new();
+        while let Err(error) = self.read_filtered(follow, links, &mut batch).await {
+            links.0.reset();
+            retries
+                .pause(error.at("reading rows through a filter"))
+                .await?;
+        }
+        let mut retries = Retries::new();
         let fence = loop {
             match self.apply(follow, &batch, &mut links.1).await {
                 Ok(fence) => break fence,
@@ -163,6 +171,19 @@ impl Following {
         Ok(true)
     }
 
+    /// Asks the source which of the touched rows take part, where only some do.
+    async fn read_filtered(
+        &self,
+        follow: &Follow,
+        links: &mut (Link, Link),
+        batch: &mut Batch,
+    ) -> Result<()> {
+        if batch.tables.iter().all(|of| of.table.filter.is_none()) {
+            return Ok(());
+        }
+        read_filtered(links.0.session().await?, follow, batch).await
+    }
+
     /// Makes tables that the feed created, with the definition that the source has at the end of
     /// the stretch. A table that cannot be carried is left to the machine, which stops it.
     async fn create_tables(
@@ -181,6 +202,7 @@ impl Following {
             let Some(table) = wanted
                 .find(name)
                 .filter(|table| obstacles(table, &collations).is_empty())
+                .filter(|table| !is_taken(follow, table))
             else {
                 continue;
             };
@@ -275,6 +297,14 @@ impl Following {
         }
         Ok(())
     }
+}
+
+/// Tells whether another table already has this one's place on the target.
+fn is_taken(follow: &Follow, table: &Table) -> bool {
+    follow
+        .tables()
+        .values()
+        .any(|other| other.table.name != table.name && other.table.target.is_same(&table.target))
 }
 
 /// Returns the statements of a batch: every key that was touched is deleted, in all tables, before

@@ -2,6 +2,7 @@
 
 mod check;
 mod chunk_read;
+mod filter;
 mod follow;
 mod lease;
 mod link;

@@ -3,11 +3,11 @@
 use super::link::Links;
 use crate::broker::Feed;
 use crate::database::{
-    Catalog, Record, Session, collations, current_ts, gc_life_time, undo_retention_s,
+    Catalog, Record, Session, collations, current_ts, gc_life_time, source_scan, undo_retention_s,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
-use crate::schema::obstacles;
+use crate::schema::{Table, obstacles};
 use crate::task::{FeedTask, Task};
 use serde::Serialize;
 use std::fmt;
@@ -240,6 +240,16 @@ async fn tables(
             findings.push(Finding::error(what, &obstacle.why, obstacle.fix));
         }
     }
+    for (one, other) in wanted.collisions() {
+        findings.push(Finding::error(
+            format!("tables {one} and {other} go to one table on the target"),
+            "their rows could not be told apart there",
+            "send them to different names in [tables] routes, or exclude one of them",
+        ));
+    }
+    for table in &wanted.tables {
+        filter(table, source, findings).await?;
+    }
     for (name, what) in &wanted.others {
         findings.push(Finding::error(
             format!("{name}: {what}"),
@@ -267,14 +277,39 @@ async fn tables(
     Ok(())
 }
 
+/// Has the source understand a table's filter.
+async fn filter(table: &Table, source: &mut Session, findings: &mut Vec<Finding>) -> Result<()> {
+    let Some(condition) = &table.filter else {
+        return Ok(());
+    };
+    let name = &table.name;
+    match source
+        .execute(format!("EXPLAIN {}", source_scan(table, None, Some(1))))
+        .await
+    {
+        Ok(_) => findings.push(Finding::warning(
+            format!("table {name}: only rows where {condition} take part"),
+            "every verdict on it is of those rows only",
+            "nothing, if that is wanted; else take the filter out of [tables] filters",
+        )),
+        Err(error) if !error.kind().is_retryable() => findings.push(Finding::error(
+            format!("table {name}: the source does not understand its filter: {error}"),
+            "rowproof would not know which rows take part",
+            "correct the condition in [tables] filters",
+        )),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
 /// Finds triggers on target tables: they would write rows that no event asks for.
 async fn triggers(
-    table: &crate::schema::Table,
+    table: &Table,
     existing: &Catalog,
     target: &mut Session,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let Some(existing) = existing.find(&table.name) else {
+    let Some(existing) = existing.find(&table.target) else {
         return Ok(());
     };
     let literal = |text: &str| crate::apply::text_literal(text.as_bytes());

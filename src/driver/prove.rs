@@ -4,7 +4,7 @@ use super::chunk_read::{Spare, compare_rows};
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
 use crate::apply::lookup_condition;
-use crate::database::{ScanRequest, scan_sql};
+use crate::database::{source_scan, target_scan};
 use crate::engine::Batch;
 use crate::error::{ErrorKind, Result};
 use crate::feed::FoldedTable;
@@ -157,19 +157,14 @@ impl Prover {
     ) -> Result<Comparison> {
         let (source, target) = links.sessions().await?;
         source.set_snapshot(Some(fence.w)).await?;
-        let request = ScanRequest::of(Some(condition));
         let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
         let read_target = async {
             target.assert_fence(&self.task.name, fence).await?;
-            let request = ScanRequest {
-                snapshot: Some(fence.s),
-                ..request
-            };
-            target
-                .scan(scan_sql(&folded.table, request), &mut target_rows)
-                .await
+            let sql = target_scan(&folded.table, Some(condition), Some(fence.s));
+            target.scan(sql, &mut target_rows).await
         };
-        let read_source = source.scan(scan_sql(&folded.table, request), &mut source_rows);
+        let sql = source_scan(&folded.table, Some(condition), None);
+        let read_source = source.scan(sql, &mut source_rows);
         let (source_read, target_read) = tokio::join!(read_source, read_target);
         source_read.and(target_read)?;
         // Batches are small, and their buffers too.

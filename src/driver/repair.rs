@@ -3,7 +3,7 @@
 use super::follow::APPLIER_SLOT;
 use super::link::Links;
 use crate::apply::{delete_keys, insert_rows, lookup_condition};
-use crate::database::{FollowedRow, Record, ScanRequest, newest_fence, scan_sql};
+use crate::database::{FollowedRow, Record, newest_fence, source_scan, target_scan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::FenceState;
 use crate::journal::{DifferenceRow, Journal};
@@ -145,11 +145,14 @@ impl Repair<'_> {
         let w = lock_at_fence(self.task, &record, target).await?;
         let keys = rows.iter().map(|row| row.difference.key.as_slice());
         let condition = lookup_condition(table, keys);
-        let sql = scan_sql(table, ScanRequest::of(Some(&condition)));
         let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
         source.set_snapshot(Some(w)).await?;
-        source.scan(sql.clone(), &mut source_rows).await?;
-        target.scan(sql, &mut target_rows).await?;
+        source
+            .scan(source_scan(table, Some(&condition), None), &mut source_rows)
+            .await?;
+        target
+            .scan(target_scan(table, Some(&condition), None), &mut target_rows)
+            .await?;
         let comparison =
             compare(table, &self.key, &source_rows, &target_rows).map_err(|error| {
                 Error::new(

@@ -18,9 +18,9 @@ pub async fn make_table(
     table: &Table,
     base: CommitTs,
 ) -> Result<()> {
-    let found = existing.find(&table.name);
+    let found = existing.find(&table.target);
     if let (Some(found), false) = (found, known) {
-        assert_empty(target, &table.name).await?;
+        assert_empty(target, &table.target).await?;
         assert_same(table, found)?;
     }
     if found.is_none() {
@@ -28,15 +28,15 @@ pub async fn make_table(
         let schemas = target
             .text(format!(
                 "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-                crate::apply::text_literal(table.name.schema.as_bytes())
+                crate::apply::text_literal(table.target.schema.as_bytes())
             ))
             .await?;
         if schemas.is_none() {
             target
-                .execute(create_database(&table.name.schema))
+                .execute(create_database(&table.target.schema))
                 .await
                 .map_err(|error| {
-                    error.at(format!("making database {} on the target", table.name.schema)).advise(
+                    error.at(format!("making database {} on the target", table.target.schema)).advise(
                     "make it as an administrator, or GRANT CREATE ON *.* to rowproof's user",
                 )
                 })?;
@@ -44,7 +44,7 @@ pub async fn make_table(
         target
             .execute(create_table(table))
             .await
-            .map_err(|error| error.at(format!("making table {} on the target", table.name)))?;
+            .map_err(|error| error.at(format!("making table {} on the target", table.target)))?;
     }
     record.add_followed(target, table, base).await
 }
@@ -72,7 +72,7 @@ fn assert_same(source: &Table, target: &Table) -> Result<()> {
         ErrorKind::Refused,
         format!(
             "the target's table {} is another one: {}",
-            source.name,
+            source.target,
             differences.join("; ")
         ),
     )

@@ -97,7 +97,7 @@ fn is_unique(table: &Table, difference: &Difference) -> bool {
 fn delete(table: &Table, seen: &[u8]) -> String {
     format!(
         "DELETE FROM {} WHERE {}",
-        table.name.sql(),
+        table.target.sql(),
         row_condition(table, seen)
     )
 }
@@ -117,7 +117,7 @@ fn update(table: &Table, wanted: &[u8], seen: &[u8], differing: &[usize]) -> Str
         .collect();
     format!(
         "UPDATE {} SET {} WHERE {}",
-        table.name.sql(),
+        table.target.sql(),
         assignments.join(", "),
         row_condition(table, seen)
     )
@@ -133,7 +133,7 @@ fn insert(table: &Table, wanted: &[u8]) -> String {
     format!(
         "INSERT INTO {name} ({columns}) SELECT {values} FROM DUAL \
          WHERE NOT EXISTS (SELECT 1 FROM {name} WHERE {key})",
-        name = table.name.sql(),
+        name = table.target.sql(),
         columns = column_list(table),
         values = values.join(", "),
         key = key_condition(table, Cells::prefix(wanted, table.key_len)),

@@ -18,7 +18,7 @@ pub fn create_table(table: &Table) -> String {
     lines.extend(table.indexes.iter().map(index_line));
     let mut sql = format!(
         "CREATE TABLE {} (\n  {}\n)",
-        table.name.sql(),
+        table.target.sql(),
         lines.join(",\n  ")
     );
     if let Some(collation) = &table.collation {

@@ -136,8 +136,13 @@ pub struct Index {
 /// need (see [`crate::database::Session::scan`]), and makes a row's key a prefix of the row.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Table {
-    /// The name.
+    /// The name on the source, by which the table is known everywhere.
     pub name: TableName,
+    /// The name on the target; another one only if the task routes the table.
+    pub target: TableName,
+    /// The condition on the source's rows that the target is to hold; none means all. Only the
+    /// source ever evaluates it, at a snapshot.
+    pub filter: Option<String>,
     /// The default collation.
     pub collation: Option<String>,
     /// The comment.
@@ -167,6 +172,8 @@ impl Table {
         parts: Vec<RawIndexPart>,
     ) -> Result<Table> {
         let mut model = Table {
+            target: raw.name.clone(),
+            filter: None,
             name: raw.name,
             collation: raw.collation,
             comment: raw.comment,
@@ -199,6 +206,8 @@ impl Table {
     /// Names a table of which nothing is known; nothing can be read or written by it.
     pub fn unknown(name: TableName) -> Table {
         Table {
+            target: name.clone(),
+            filter: None,
             name,
             collation: None,
             comment: String::new(),

@@ -21,6 +21,12 @@ impl TableName {
         }
     }
 
+    /// Tells whether both are one name to the servers, which do not regard case.
+    pub fn is_same(&self, other: &TableName) -> bool {
+        self.schema.eq_ignore_ascii_case(&other.schema)
+            && self.table.eq_ignore_ascii_case(&other.table)
+    }
+
     /// Returns the name as SQL writes it, quoted.
     pub fn sql(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.table))

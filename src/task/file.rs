@@ -1,6 +1,6 @@
 //! The task file: TOML in which an unknown key is an error.
 
-use super::Scope;
+use super::{Filter, FilterFile, Route, RouteFile, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -95,6 +95,10 @@ struct TablesFile {
     include: Vec<String>,
     #[serde(default)]
     exclude: Vec<String>,
+    #[serde(default)]
+    routes: Vec<RouteFile>,
+    #[serde(default)]
+    filters: Vec<FilterFile>,
 }
 
 #[derive(Deserialize)]
@@ -210,11 +214,19 @@ impl TaskFile {
             source: self.source.validate("source")?,
             target: self.target.validate("target")?,
             feed: self.feed,
-            scope: Scope::new(&self.tables.include, &self.tables.exclude)?,
+            scope: self.tables.scope()?,
             state_dir: self.state.dir,
             listen: self.web.listen,
             workers: self.load.workers,
         })
+    }
+}
+
+impl TablesFile {
+    fn scope(&self) -> Result<Scope> {
+        let routes: Result<_> = self.routes.iter().map(Route::parse).collect();
+        let filters: Result<_> = self.filters.iter().map(Filter::parse).collect();
+        Ok(Scope::new(&self.include, &self.exclude)?.with(routes?, filters?))
     }
 }
 

@@ -1,7 +1,11 @@
 //! The task: what the person wants migrated or compared, from one short file.
 
 mod file;
+mod pattern;
+mod route;
 mod scope;
 
 pub use file::{Endpoint, FeedTask, Task, Tls};
+pub use pattern::Pattern;
+pub use route::{Filter, FilterFile, Route, RouteFile};
 pub use scope::Scope;

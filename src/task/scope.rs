@@ -1,5 +1,6 @@
-//! Which tables take part.
+//! Which tables take part, with which rows, and where they go.
 
+use super::{Filter, Pattern, Route};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::TableName;
 
@@ -15,17 +16,13 @@ const SYSTEM_SCHEMAS: [&str; 8] = [
     "rowproof",
 ];
 
-/// Patterns of tables that take part and of tables that do not.
+/// Patterns of tables that take part and of tables that do not, routes and filters.
 #[derive(Clone, Debug)]
 pub struct Scope {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
-}
-
-#[derive(Clone, Debug)]
-struct Pattern {
-    schema: String,
-    table: String,
+    routes: Vec<Route>,
+    filters: Vec<Filter>,
 }
 
 impl Scope {
@@ -46,7 +43,36 @@ impl Scope {
         Ok(Scope {
             include: parse(include)?,
             exclude: parse(exclude)?,
+            routes: Vec::new(),
+            filters: Vec::new(),
         })
+    }
+
+    /// Sends tables to other names on the target, and leaves rows out.
+    pub fn with(self, routes: Vec<Route>, filters: Vec<Filter>) -> Self {
+        Scope {
+            routes,
+            filters,
+            ..self
+        }
+    }
+
+    /// Returns the name of a table on the target: by the first route that fits, or else its own.
+    pub fn target_of(&self, name: &TableName) -> TableName {
+        self.routes
+            .iter()
+            .find_map(|route| route.of(name))
+            .unwrap_or_else(|| name.clone())
+    }
+
+    /// Returns the condition on the rows of a table that take part, by the first filter that fits.
+    pub fn filter_of(&self, name: &TableName) -> Option<&str> {
+        self.filters.iter().find_map(|filter| filter.of(name))
+    }
+
+    /// Tells whether a table on the target may be the place of one that takes part.
+    pub fn may_be_target(&self, name: &TableName) -> bool {
+        self.contains(name) || self.routes.iter().any(|route| route.may_lead_to(name))
     }
 
     /// Tells whether a table takes part. Names are matched without regard to case, as TiDB does.
@@ -58,47 +84,6 @@ impl Scope {
             && self.include.iter().any(|pattern| pattern.matches(name))
             && !self.exclude.iter().any(|pattern| pattern.matches(name))
     }
-}
-
-impl Pattern {
-    fn parse(text: &str) -> Result<Self> {
-        let (schema, table) = text.split_once('.').ok_or_else(|| {
-            Error::new(
-                ErrorKind::Usage,
-                format!("[tables] {text:?} is no pattern of tables"),
-            )
-            .advise("write schema.table, for example \"shop.*\"")
-        })?;
-        Ok(Pattern {
-            schema: schema.to_lowercase(),
-            table: table.to_lowercase(),
-        })
-    }
-
-    fn matches(&self, name: &TableName) -> bool {
-        wildcard(&self.schema, &name.schema.to_lowercase())
-            && wildcard(&self.table, &name.table.to_lowercase())
-    }
-}
-
-/// Matches a text with a pattern in which `*` stands for any characters.
-fn wildcard(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else {
-        return false;
-    };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]
