@@ -37,7 +37,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Returns the process exit code that DESIGN.md documents for this kind.
+    /// Returns the process exit code that the README documents for this kind.
     pub fn exit_code(self) -> u8 {
         match self {
             ErrorKind::Usage => 64,

@@ -5,6 +5,7 @@ mod cli_errors;
 mod corruption;
 mod created_tables;
 mod feed_exact;
+mod feed_faults;
 mod key_order;
 mod kills;
 mod lab;

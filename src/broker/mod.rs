@@ -8,7 +8,7 @@ use crate::feed::{CommitTs, Message, decode, physical_ms};
 use crate::task::FeedTask;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
@@ -89,14 +89,8 @@ impl Feed {
             .advise("see librdkafka's list of settings")
         })?;
         let topic = task.topic().to_owned();
-        let metadata = consumer
-            .fetch_metadata(Some(&topic), METADATA_TIMEOUT)
-            .map_err(|error| failure(&task.brokers, &error))?;
-        let partitions = metadata
-            .topics()
-            .first()
-            .filter(|found| found.error().is_none())
-            .map_or(0, |found| found.partitions().len());
+        let partitions =
+            partitions_of(&consumer, &topic).map_err(|error| failure(&task.brokers, &error))?;
         if partitions == 0 {
             return Err(no_topic(&topic, &task.brokers));
         }
@@ -110,6 +104,21 @@ impl Feed {
     /// Returns the number of partitions.
     pub fn partitions(&self) -> usize {
         self.partitions
+    }
+
+    /// Asserts that no partition was added: what is sent there would never be read, while the
+    /// watermarks of the others go on.
+    ///
+    /// # Errors
+    /// If the number has changed. That the brokers do not answer is no error here: reading will
+    /// tell.
+    pub fn assert_partitions(&self) -> Result<()> {
+        let found =
+            tokio::task::block_in_place(|| partitions_of(&self.consumer, &self.topic)).unwrap_or(0);
+        if found == self.partitions || found == 0 {
+            return Ok(());
+        }
+        Err(repartitioned(&self.topic, found, self.partitions))
     }
 
     /// Returns for each partition the first offset that Kafka holds and the one behind the last.
@@ -132,16 +141,7 @@ impl Feed {
     /// If the number of partitions has changed, or Kafka no longer holds an offset.
     pub async fn seek(&self, offsets: &[i64]) -> Result<()> {
         if offsets.len() != self.partitions {
-            return Err(Error::new(
-                ErrorKind::Feed,
-                format!(
-                    "topic {} has {} partitions now and had {} when the feed began",
-                    self.topic,
-                    self.partitions,
-                    offsets.len()
-                ),
-            )
-            .advise("rows may have moved between partitions: begin again with a new task name"));
+            return Err(repartitioned(&self.topic, self.partitions, offsets.len()));
         }
         for (partition, ((first, end), offset)) in
             self.ends().await?.iter().zip(offsets).enumerate()
@@ -311,6 +311,24 @@ fn no_topic(topic: &str, brokers: &str) -> Error {
         "create the changefeed: cdc cli changefeed create \
          --sink-uri=\"kafka://{brokers}/{topic}?protocol=open-protocol&partition-num=4\""
     ))
+}
+
+/// Returns how many partitions a topic has; 0 if it does not exist.
+fn partitions_of(consumer: &StreamConsumer, topic: &str) -> KafkaResult<usize> {
+    let metadata = consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+    Ok(metadata
+        .topics()
+        .first()
+        .filter(|found| found.error().is_none())
+        .map_or(0, |found| found.partitions().len()))
+}
+
+fn repartitioned(topic: &str, now: usize, before: usize) -> Error {
+    Error::new(
+        ErrorKind::Feed,
+        format!("topic {topic} has {now} partitions now and had {before} when the feed began"),
+    )
+    .advise("rows may have moved between partitions: begin again with a new task name")
 }
 
 fn lost_offset(topic: &str, partition: usize, offset: i64, first: i64, end: i64) -> Error {

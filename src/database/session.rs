@@ -11,6 +11,9 @@ use secrecy::ExposeSecret;
 use sqlx::error::UnexpectedNullError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Decode, MySql, Row};
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Which kind of server a session talks to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,6 +57,15 @@ impl Server {
         }
     }
 }
+
+/// How long a read waits for its next rows. A host that vanished sends nothing, not even an error.
+const SILENCE_MAX: Duration = Duration::from_secs(900);
+
+/// How long a statement that returns no rows may take; DDL on a large table takes its time.
+const STATEMENT_MAX: Duration = Duration::from_secs(4 * 3600);
+
+/// After how many rows the timer of a read is set anew.
+const ROWS_PER_TIMER: usize = 1_024;
 
 /// A connection to a server.
 ///
@@ -121,8 +133,9 @@ impl Session {
     /// The count is of rows found: an update to the same value counts.
     pub async fn execute(&mut self, sql: impl Into<String>) -> Result<u64> {
         let query = sqlx::raw_sql(AssertSqlSafe(sql.into()));
-        let result = query.execute(&mut self.connection).await;
+        let result = timeout(STATEMENT_MAX, query.execute(&mut self.connection)).await;
         result
+            .map_err(|_| silent(&self.label, STATEMENT_MAX))?
             .map(|done| done.rows_affected())
             .map_err(|error| failure(&self.label, &error))
     }
@@ -134,11 +147,20 @@ impl Session {
     pub async fn scan(&mut self, sql: impl Into<String>, rows: &mut Rows) -> Result<()> {
         let label = &self.label;
         let mut stream = sqlx::raw_sql(AssertSqlSafe(sql.into())).fetch(&mut self.connection);
-        while let Some(row) = stream
-            .try_next()
-            .await
-            .map_err(|error| failure(label, &error))?
-        {
+        // One timer for many rows: it is looked at only while the server is awaited.
+        let mut silence = pin!(sleep(SILENCE_MAX));
+        loop {
+            let row = tokio::select! {
+                biased;
+                row = stream.try_next() => row.map_err(|error| failure(label, &error))?,
+                () = &mut silence => return Err(silent(label, SILENCE_MAX)),
+            };
+            let Some(row) = row else {
+                break;
+            };
+            if rows.len().is_multiple_of(ROWS_PER_TIMER) {
+                silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+            }
             for column in 0..row.len() {
                 rows.push_cell(cell(&row, column).map_err(|error| failure(label, &error))?);
             }
@@ -247,6 +269,11 @@ fn cell(row: &MySqlRow, column: usize) -> std::result::Result<Option<&[u8]>, sql
             source,
         }),
     }
+}
+
+fn silent(label: &str, after: Duration) -> Error {
+    let what = format!("{label} has sent nothing for {} s", after.as_secs());
+    Error::new(ErrorKind::Transient, what)
 }
 
 fn connect_failure(label: &str, error: &sqlx::Error) -> Error {

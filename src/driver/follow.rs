@@ -35,6 +35,9 @@ const IDLE_FENCE: Duration = Duration::from_millis(100);
 /// How many records are read ahead of the applier.
 const RECORDS_AHEAD: usize = 1_024;
 
+/// How often it is looked whether the topic still has the same partitions.
+const PARTITIONS_LOOK: Duration = Duration::from_secs(10);
+
 /// The bytes of waiting changes above which a batch is taken before more is read.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 
@@ -330,10 +333,15 @@ async fn read_ahead(
     records: mpsc::Sender<FeedRecord>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let mut look = tokio::time::interval(PARTITIONS_LOOK);
     loop {
         let record = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = records.closed() => return Ok(()),
+            _ = look.tick() => {
+                feed.assert_partitions()?;
+                continue;
+            }
             record = feed.next() => record?,
         };
         if records.send(record).await.is_err() {
