@@ -1,9 +1,12 @@
 //! What can go wrong with the topic is noticed and said, never guessed over.
 
-use crate::lab::{Lab, run, wait_until};
+use crate::lab::{Lab, Migrating, run, texts, wait_until};
+use crate::plain_sql::assert_same_rows;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::Child;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,4 +36,91 @@ async fn partitions_that_are_added_while_it_follows_end_it_with_a_reason() {
     assert_eq!(migrating.wait(PATIENCE), 2);
     let log = migrating.log();
     assert!(log.contains("has 6 partitions now and had 4"), "{log}");
+}
+
+/// Returns the timestamp of the newest fence.
+async fn newest_fence(lab: &Lab) -> u64 {
+    let mut target = lab.target().await;
+    let sql = format!(
+        "SELECT w FROM rowproof.fence WHERE task = '{}'",
+        lab.database
+    );
+    let rows = texts(&mut target, &sql).await;
+    let cell = rows.into_iter().flatten().flatten().next();
+    cell.and_then(|w| w.parse().ok()).expect("a fence")
+}
+
+/// Begins a migration of a small shop with live writers.
+async fn shop_that_is_followed(lab: &Lab) -> (Migrating, Child) {
+    let arguments = ["create", "--rows", "4000", "--seed", "5"];
+    let created = lab.shop(lab.source_port(), &arguments).status();
+    assert!(created.expect("shop create").success());
+    lab.create_feed();
+    let arguments = [
+        "write",
+        "--writers",
+        "4",
+        "--seconds",
+        "300",
+        "--rate",
+        "300",
+    ];
+    let writers = lab.shop(lab.source_port(), &arguments).spawn();
+    let migrating = lab.start_migrate();
+    wait_until("it follows", PATIENCE, || {
+        migrating.log().contains("follow").then_some(())
+    });
+    (migrating, writers.expect("shop write"))
+}
+
+fn end(mut writers: Child) {
+    let pid = Pid::from_child(&writers);
+    kill_process(pid, Signal::TERM).expect("a signal");
+    writers.wait().expect("the writers end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_4_a_feed_that_starts_again_from_older_checkpoints_changes_nothing() {
+    let lab = Lab::new("replay").await;
+    let (mut migrating, writers) = shop_that_is_followed(&lab).await;
+    for round in 0..6 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        // Twice in a row sends `B A B A B`; the longest goes back behind the start of the load.
+        let seconds = ["3", "3", "8", "60", "1", "20"][round];
+        lab.feed(&["replay", "--topic", &lab.database, "--seconds", seconds]);
+        if round == 3 {
+            migrating.kill();
+            migrating = lab.start_migrate();
+        }
+    }
+    lab.assert_check_equal();
+    end(writers);
+    lab.assert_check_equal();
+    assert_same_rows(&lab).await;
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_1_no_fence_is_made_beyond_a_partition_whose_watermark_stalls() {
+    let lab = Lab::new("stall").await;
+    let (mut migrating, writers) = shop_that_is_followed(&lab).await;
+    lab.feed(&[
+        "stall",
+        "--topic",
+        &lab.database,
+        "--partition",
+        "2",
+        "--seconds",
+        "8",
+    ]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let stalled = newest_fence(&lab).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(newest_fence(&lab).await, stalled);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(newest_fence(&lab).await > stalled);
+    end(writers);
+    lab.assert_check_equal();
+    assert_same_rows(&lab).await;
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
 }
