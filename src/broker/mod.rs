@@ -34,6 +34,8 @@ pub struct FeedRecord {
     pub offset: i64,
     /// The messages.
     pub messages: Vec<Message>,
+    /// The size of the record, which is about that of its messages in memory.
+    pub bytes: usize,
 }
 
 /// The feed's topic.
@@ -182,6 +184,7 @@ impl Feed {
                         partition,
                         offset: message.offset(),
                         messages,
+                        bytes: key.len() + value.len(),
                     });
                 }
                 Err(error) if is_passing(&error) => {}

@@ -2,7 +2,7 @@
 
 use crate::apply::lookup_condition;
 use crate::database::{Session, source_scan};
-use crate::engine::{Batch, Follow};
+use crate::engine::Follow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, FoldedRow, FoldedTable};
 use crate::row::{Canonical, Cells, Rows};
@@ -20,9 +20,13 @@ const KEYS_PER_QUERY: usize = 500;
 ///
 /// # Errors
 /// If the source cannot be read there any more.
-pub async fn read_filtered(source: &mut Session, follow: &Follow, batch: &mut Batch) -> Result<()> {
-    let to = batch.to;
-    let filtered = batch.tables.iter_mut();
+pub async fn read_filtered(
+    source: &mut Session,
+    follow: &Follow,
+    to: CommitTs,
+    tables: &mut [FoldedTable],
+) -> Result<()> {
+    let filtered = tables.iter_mut();
     for folded in filtered.filter(|folded| folded.table.filter.is_some()) {
         let stop = &follow.tables()[&folded.table.name].stopped;
         let at = stop.as_ref().map_or(to, |stop| stop.at.min(to));

@@ -11,6 +11,7 @@ use crate::broker::{Feed, FeedRecord};
 use crate::database::{Catalog, Record, Session, collations, newest_fence};
 use crate::engine::{Batch, Follow};
 use crate::error::{Error, ErrorKind, Result};
+use crate::feed::{FoldedTable, Part};
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, Verdict};
@@ -19,7 +20,7 @@ use crate::task::Task;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// The slot of the applier; the load's workers have the others.
@@ -34,6 +35,12 @@ const IDLE_FENCE: Duration = Duration::from_millis(100);
 
 /// How many records are read ahead of the applier.
 const RECORDS_AHEAD: usize = 1_024;
+
+/// The bytes of records that are read ahead of the applier; a larger one comes alone (INV-8).
+const BYTES_AHEAD: u32 = 32 << 20;
+
+/// A record, and its share of what may be read ahead.
+type Ahead = (FeedRecord, OwnedSemaphorePermit);
 
 /// How often it is looked whether the topic still has the same partitions.
 const PARTITIONS_LOOK: Duration = Duration::from_secs(10);
@@ -81,7 +88,9 @@ impl Following {
             if received == 0 {
                 break Ok(());
             }
-            self.take_in(&mut follow, &mut arrived, &mut inbox);
+            if let Err(error) = self.take_in(&mut follow, &mut arrived, &mut inbox) {
+                break Err(error);
+            }
             let due = last_fence.elapsed() >= IDLE_FENCE || follow.waiting_bytes() > 0;
             if due {
                 match self.step(&mut follow, &mut links).await {
@@ -102,31 +111,31 @@ impl Following {
     fn take_in(
         &self,
         follow: &mut Follow,
-        arrived: &mut Vec<FeedRecord>,
-        inbox: &mut mpsc::Receiver<FeedRecord>,
-    ) {
+        arrived: &mut Vec<Ahead>,
+        inbox: &mut mpsc::Receiver<Ahead>,
+    ) -> Result<()> {
         loop {
-            for record in arrived.drain(..) {
+            for (record, _) in arrived.drain(..) {
                 for message in record.messages {
-                    follow.on_message(record.partition, record.offset, message);
+                    follow.on_message(record.partition, record.offset, message)?;
                 }
             }
             let waiting = follow.waiting_bytes();
             self.status
                 .update(|status| status.waiting_bytes = waiting as u64);
             if waiting > WAITING_BYTES_MAX {
-                return;
+                return Ok(());
             }
             match inbox.try_recv() {
                 Ok(record) => arrived.push(record),
-                Err(_) => return,
+                Err(_) => return Ok(()),
             }
         }
     }
 
     /// Makes the next fence if the watermark allows one.
     async fn step(&self, follow: &mut Follow, links: &mut (Link, Link)) -> Result<bool> {
-        let Some(created) = follow.take_stretch(|name| self.task.scope.contains(name)) else {
+        let Some(created) = follow.take_stretch(|name| self.task.scope.contains(name))? else {
             return Ok(false);
         };
         if !created.is_empty() {
@@ -139,21 +148,15 @@ impl Following {
                     .await?;
             }
         }
-        let Some(mut batch) = follow.batch() else {
+        let Some(mut batch) = follow.batch()? else {
             return Ok(false);
         };
         let mut retries = Retries::new();
-        while let Err(error) = self.read_filtered(follow, links, &mut batch).await {
-            links.0.reset();
-            retries
-                .pause(error.at("reading rows through a filter"))
-                .await?;
-        }
-        let mut retries = Retries::new();
         let fence = loop {
-            match self.apply(follow, &batch, &mut links.1).await {
+            match self.apply(follow, &mut batch, links).await {
                 Ok(fence) => break fence,
                 Err(error) => {
+                    links.0.reset();
                     links.1.reset();
                     retries.pause(error.at("applying a batch")).await?;
                 }
@@ -165,26 +168,11 @@ impl Following {
             status.changes += batch.changes as u64;
         });
         // The proof reads both sides by key: the images are done with.
-        for row in batch.tables.iter_mut().flat_map(|of| &mut of.rows) {
-            row.row = None;
-        }
+        batch.parts.iter_mut().for_each(Part::forget_images);
         let job = ProofJob { fence, batch };
         // The prover ends first only when it failed; its error is the one to report.
         let _ = self.proofs.send(job).await;
         Ok(true)
-    }
-
-    /// Asks the source which of the touched rows take part, where only some do.
-    async fn read_filtered(
-        &self,
-        follow: &Follow,
-        links: &mut (Link, Link),
-        batch: &mut Batch,
-    ) -> Result<()> {
-        if batch.tables.iter().all(|of| of.table.filter.is_none()) {
-            return Ok(());
-        }
-        read_filtered(links.0.session().await?, follow, batch).await
     }
 
     /// Makes tables that the feed created, with the definition that the source has at the end of
@@ -223,8 +211,13 @@ impl Following {
 
     /// Applies a batch and returns its fence. After a fault it is called again: the fence row says
     /// whether the batch is in.
-    async fn apply(&self, follow: &Follow, batch: &Batch, link: &mut Link) -> Result<Fence> {
-        let target = link.session().await?;
+    async fn apply(
+        &self,
+        follow: &Follow,
+        batch: &mut Batch,
+        links: &mut (Link, Link),
+    ) -> Result<Fence> {
+        let (source, target) = (&mut links.0, links.1.session().await?);
         let complete = FenceRow {
             state: FenceState::Complete,
             w: batch.to,
@@ -236,17 +229,15 @@ impl Following {
             if before.w < batch.from || before.next_fence_at_least() > batch.to {
                 return Err(out_of_order(&before, batch));
             }
-            let rows: usize = batch.tables.iter().map(|table| table.rows.len()).sum();
-            if rows <= ROWS_PER_TRANSACTION && before.state == FenceState::Complete {
-                self.record
-                    .begin(target, APPLIER_SLOT, self.lease.epoch)
-                    .await?;
-                for statement in statements(batch) {
-                    target.execute(statement).await?;
-                }
-            } else {
-                self.apply_in_parts(target, &before, batch).await?;
+            let keys: usize = batch.parts.iter().map(Part::keys_at_most).sum();
+            let whole = keys <= ROWS_PER_TRANSACTION && before.state == FenceState::Complete;
+            if !whole {
+                self.begin_large(target, &before, batch).await?;
             }
+            self.record
+                .begin(target, APPLIER_SLOT, self.lease.epoch)
+                .await?;
+            self.write(follow, batch, source, target, whole).await?;
             for name in &batch.stopped {
                 if let Some(stop) = &follow.tables()[name].stopped {
                     self.record
@@ -266,10 +257,9 @@ impl Following {
         Ok(fence)
     }
 
-    /// Applies a large batch in several transactions, the last of which stays open. The first one
-    /// says that the target is between two fences: after a crash the next fence is made at the end
-    /// of this batch or later.
-    async fn apply_in_parts(
+    /// Says that the target is between two fences: after a crash the next one is made at the end of
+    /// this batch or later.
+    async fn begin_large(
         &self,
         target: &mut Session,
         before: &FenceRow,
@@ -284,19 +274,42 @@ impl Following {
             .begin(target, APPLIER_SLOT, self.lease.epoch)
             .await?;
         self.record.set_fence(target, &applying).await?;
-        target.execute("COMMIT").await?;
-        self.record
-            .begin(target, APPLIER_SLOT, self.lease.epoch)
-            .await?;
-        for (place, statement) in statements(batch).enumerate() {
-            // A statement holds up to a thousand rows or keys.
-            if place % (ROWS_PER_TRANSACTION / 1_000) == 0 && place > 0 {
-                target.execute("COMMIT").await?;
-                self.record
-                    .begin(target, APPLIER_SLOT, self.lease.epoch)
-                    .await?;
+        target.execute("COMMIT").await.map(|_| ())
+    }
+
+    /// Writes a batch: every key that was touched is deleted, in all tables, before any row is
+    /// inserted. Keys that differ in bytes may be one key to the target, and unique keys trade
+    /// places.
+    ///
+    /// A large batch takes several transactions, the last of which stays open.
+    async fn write(
+        &self,
+        follow: &Follow,
+        batch: &mut Batch,
+        source: &mut Link,
+        target: &mut Session,
+        whole: bool,
+    ) -> Result<()> {
+        let mut written = 0;
+        for step in [Step::Delete, Step::Insert] {
+            for part in &mut batch.parts {
+                let mut tables = part.tables()?;
+                if step == Step::Insert && tables.iter().any(|of| of.table.filter.is_some()) {
+                    let source = source.session().await?;
+                    read_filtered(source, follow, batch.to, tables.to_mut()).await?;
+                }
+                for statement in tables.iter().flat_map(|folded| step.statements(folded)) {
+                    // A statement holds up to a thousand rows or keys.
+                    if !whole && written % (ROWS_PER_TRANSACTION / 1_000) == 0 && written > 0 {
+                        target.execute("COMMIT").await?;
+                        self.record
+                            .begin(target, APPLIER_SLOT, self.lease.epoch)
+                            .await?;
+                    }
+                    target.execute(statement).await?;
+                    written += 1;
+                }
             }
-            target.execute(statement).await?;
         }
         Ok(())
     }
@@ -310,29 +323,30 @@ fn is_taken(follow: &Follow, table: &Table) -> bool {
         .any(|other| other.table.name != table.name && other.table.target.is_same(&table.target))
 }
 
-/// Returns the statements of a batch: every key that was touched is deleted, in all tables, before
-/// any row is inserted. Keys that differ in bytes may be one key to the target, and unique keys
-/// trade places.
-fn statements(batch: &Batch) -> impl Iterator<Item = String> {
-    let deletes = batch
-        .tables
-        .iter()
-        .flat_map(|folded| delete_keys(&folded.table, folded.rows.iter().map(|row| &row.key[..])));
-    let inserts = batch.tables.iter().flat_map(|folded| {
-        insert_rows(
-            &folded.table,
-            folded.rows.iter().filter_map(|row| row.row.as_deref()),
-        )
-    });
-    deletes.chain(inserts)
+/// The two steps of writing a batch.
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    Delete,
+    Insert,
+}
+
+impl Step {
+    fn statements(self, folded: &FoldedTable) -> Vec<String> {
+        let (table, rows) = (&folded.table, &folded.rows);
+        match self {
+            Step::Delete => delete_keys(table, rows.iter().map(|row| &row.key[..])),
+            Step::Insert => insert_rows(table, rows.iter().filter_map(|row| row.row.as_deref())),
+        }
+    }
 }
 
 /// Reads the feed ahead of the applier.
 async fn read_ahead(
     feed: Feed,
-    records: mpsc::Sender<FeedRecord>,
+    records: mpsc::Sender<Ahead>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let room = Arc::new(Semaphore::new(BYTES_AHEAD as usize));
     let mut look = tokio::time::interval(PARTITIONS_LOOK);
     loop {
         let record = tokio::select! {
@@ -344,7 +358,14 @@ async fn read_ahead(
             }
             record = feed.next() => record?,
         };
-        if records.send(record).await.is_err() {
+        let bytes = u32::try_from(record.bytes).unwrap_or(BYTES_AHEAD);
+        let share = Arc::clone(&room).acquire_many_owned(bytes.min(BYTES_AHEAD));
+        let share = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = records.closed() => return Ok(()),
+            share = share => share.expect("the semaphore is never closed"),
+        };
+        if records.send((record, share)).await.is_err() {
             return Ok(());
         }
     }

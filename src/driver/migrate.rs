@@ -13,7 +13,7 @@ use crate::broker::Feed;
 use crate::database::{Catalog, Record, Session, TaskRow, current_ts, newest_fence};
 use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::CommitTs;
+use crate::feed::{CommitTs, Spill};
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::journal::{FoundBy, Journal, Phase, TableRow};
 use crate::proof::{Counts, How, Reason, TableProof, Verdict};
@@ -29,6 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether the wanted state is reached.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The bytes of changes that are held in memory while they wait for the watermark or are folded; what
+/// exceeds them goes to the state directory (INV-8).
+const FEED_MEMORY_BYTES: usize = 64 << 20;
 
 /// Where a migration stops by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -446,7 +450,12 @@ impl Run {
             None => (row.w, row.offsets.clone()),
         };
         let tables = self.followed_tables(record, target, row.w).await?;
-        Ok((Follow::new(proven, offsets.clone(), &row, tables), offsets))
+        let spill = Spill {
+            dir: self.task.state_dir.clone(),
+            memory_bytes: FEED_MEMORY_BYTES,
+        };
+        let follow = Follow::new(proven, offsets.clone(), &row, tables, spill);
+        Ok((follow, offsets))
     }
 
     /// Reads the tables with the definitions by which they were made; a table that has changed since

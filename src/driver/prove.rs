@@ -51,8 +51,8 @@ impl Prover {
     /// definition has changed: those withdraw the verdicts of the tables in question.
     pub async fn run(self, mut jobs: mpsc::Receiver<ProofJob>) -> Result<()> {
         let mut links = Links::new(&self.task);
-        while let Some(job) = jobs.recv().await {
-            self.prove(&mut links, &job).await?;
+        while let Some(mut job) = jobs.recv().await {
+            self.prove(&mut links, &mut job).await?;
             self.journal
                 .set_proven(job.fence, &job.batch.offsets)
                 .await?;
@@ -61,42 +61,32 @@ impl Prover {
         Ok(())
     }
 
-    async fn prove(&self, links: &mut Links, job: &ProofJob) -> Result<()> {
+    async fn prove(&self, links: &mut Links, job: &mut ProofJob) -> Result<()> {
         for name in &job.batch.unprovable {
             let detail = "following this table has stopped; `rowproof check` says why";
             self.journal
                 .withdraw(name, job.fence.w, Reason::Ddl, detail)
                 .await?;
         }
-        if job.batch.tables.is_empty() {
+        if job.batch.changes == 0 {
             return Ok(());
         }
         let (mut keys, mut differences, mut verdict) = (0, 0, "equal");
-        let provable = job
-            .batch
-            .tables
-            .iter()
-            .filter(|of| !job.batch.unprovable.contains(&of.table.name));
-        for folded in provable {
-            keys += folded.rows.len() as u64;
-            match self.prove_table(links, job.fence, folded).await {
-                Ok(0) => {}
-                Ok(found) => {
-                    differences += found;
-                    verdict = "different";
-                }
-                Err(error) => {
-                    let reason = match error.kind() {
-                        ErrorKind::Expired => Reason::Expired,
-                        ErrorKind::SchemaChanged => Reason::SchemaChanged,
-                        _ => return Err(error.at(format!("proving {}", folded.table.name))),
-                    };
-                    links.reset();
-                    let name = &folded.table.name;
-                    self.journal
-                        .withdraw(name, job.fence.w, reason, error.message())
-                        .await?;
-                    verdict = "unproven";
+        for part in &mut job.batch.parts {
+            let tables = part.tables()?;
+            let unprovable = &job.batch.unprovable;
+            for folded in tables
+                .iter()
+                .filter(|of| !unprovable.contains(&of.table.name))
+            {
+                keys += folded.rows.len() as u64;
+                match self.prove_or_withdraw(links, job.fence, folded).await? {
+                    Some(0) => {}
+                    Some(found) => {
+                        differences += found;
+                        verdict = "different";
+                    }
+                    None => verdict = "unproven",
                 }
             }
         }
@@ -110,6 +100,31 @@ impl Prover {
             at_ms: now_ms(),
         };
         self.journal.add_batch(&batch).await
+    }
+
+    /// Proves what a batch did to one table, and returns how many rows differ; none if the table
+    /// cannot be read at this fence any more, which withdraws its verdict.
+    async fn prove_or_withdraw(
+        &self,
+        links: &mut Links,
+        fence: Fence,
+        folded: &FoldedTable,
+    ) -> Result<Option<u64>> {
+        let error = match self.prove_table(links, fence, folded).await {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => error,
+        };
+        let name = &folded.table.name;
+        let reason = match error.kind() {
+            ErrorKind::Expired => Reason::Expired,
+            ErrorKind::SchemaChanged => Reason::SchemaChanged,
+            _ => return Err(error.at(format!("proving {name}"))),
+        };
+        links.reset();
+        self.journal
+            .withdraw(name, fence.w, reason, error.message())
+            .await?;
+        Ok(None)
     }
 
     /// Proves what a batch did to one table, and returns how many rows differ.

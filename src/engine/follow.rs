@@ -1,6 +1,7 @@
 //! Following the source: from the feed's messages to batches, fence by fence.
 
-use crate::feed::{Assembly, CommitTs, Ddl, FoldedTable, Message, RowChange, Stretch, fold};
+use crate::error::Result;
+use crate::feed::{Assembly, CommitTs, Ddl, Message, Part, RowChange, Spill, Stretch, fold};
 use crate::fence::FenceRow;
 use crate::schema::{Table, TableName, quote};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,7 +63,7 @@ pub struct Batch {
     /// How many changes were folded.
     pub changes: usize,
     /// The last images of all keys that were touched.
-    pub tables: Vec<FoldedTable>,
+    pub parts: Vec<Part>,
     /// The tables that this batch stops; to be recorded in its transaction.
     pub stopped: Vec<TableName>,
     /// All tables that are stopped: what the source shows of them at the end of the batch is not
@@ -79,6 +80,8 @@ pub struct Follow {
     taken: Option<Stretch>,
     /// The tables that the DDL of the stretch may stop: no other is ever in scope.
     concerned: BTreeSet<TableName>,
+    /// The tables in scope of which the stretch has rows.
+    touched: BTreeSet<TableName>,
 }
 
 impl Follow {
@@ -93,13 +96,15 @@ impl Follow {
         offsets: Vec<i64>,
         row: &FenceRow,
         tables: BTreeMap<TableName, Followed>,
+        spill: Spill,
     ) -> Self {
         Follow {
-            assembly: Assembly::new(proven, offsets),
+            assembly: Assembly::new(proven, offsets, spill),
             at_least: row.next_fence_at_least(),
             tables,
             taken: None,
             concerned: BTreeSet::new(),
+            touched: BTreeSet::new(),
         }
     }
 
@@ -119,23 +124,32 @@ impl Follow {
     }
 
     /// Takes in one message of the feed.
-    pub fn on_message(&mut self, partition: usize, offset: i64, message: Message) {
-        self.assembly.push(partition, offset, message);
+    ///
+    /// # Errors
+    /// If it fits neither into memory nor on the disk.
+    pub fn on_message(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
+        self.assembly.push(partition, offset, message)
     }
 
     /// Takes the next stretch of the feed if the watermark allows one, and returns the tables that
     /// `CREATE TABLE` made in it and whose definition the driver must look up on the source as of
     /// [`Follow::taken_to`] before it asks for the batch.
+    ///
+    /// # Errors
+    /// If rows on disk cannot be read or written.
     pub fn take_stretch(
         &mut self,
         in_scope: impl Fn(&TableName) -> bool,
-    ) -> Option<BTreeSet<TableName>> {
+    ) -> Result<Option<BTreeSet<TableName>>> {
         assert!(
             self.taken.is_none(),
             "a stretch is taken only after the batch of the one before"
         );
-        let mut stretch = self.assembly.take(self.at_least)?;
-        stretch.rows.retain(|row| in_scope(&row.table));
+        let Some(mut stretch) = self.assembly.take(self.at_least)? else {
+            return Ok(None);
+        };
+        let touched = stretch.rows.tables().into_iter();
+        self.touched = touched.filter(|name| in_scope(name)).cloned().collect();
         stretch.ddls.retain(|ddl| {
             let of_several = action::OF_SEVERAL_TABLES.contains(&ddl.action);
             of_several || ddl.table.table.is_empty() || in_scope(&ddl.table)
@@ -152,7 +166,7 @@ impl Follow {
             .collect();
         self.concerned = concerned;
         self.taken = Some(stretch);
-        Some(created)
+        Ok(Some(created))
     }
 
     /// Returns the end of the stretch that is taken.
@@ -176,23 +190,26 @@ impl Follow {
     /// Folds the stretch that is taken into a batch.
     ///
     /// A change that cannot be carried stops its table right before it, and no other.
-    pub fn batch(&mut self) -> Option<Batch> {
-        let stretch = self.taken.take()?;
+    ///
+    /// # Errors
+    /// If rows on disk cannot be read or written.
+    pub fn batch(&mut self) -> Result<Option<Batch>> {
+        let Some(mut stretch) = self.taken.take() else {
+            return Ok(None);
+        };
         let mut stopped = Vec::new();
         for ddl in &stretch.ddls {
             self.on_ddl(ddl, stretch.from, &mut stopped);
         }
-        self.stop_unknown(&stretch, &mut stopped);
-        let mut rows = stretch.rows;
-        rows.retain(|row| self.applies(row));
+        self.stop_unknown(stretch.from, &mut stopped);
         let live: BTreeMap<TableName, Arc<Table>> = self
             .tables
             .iter()
             .map(|(name, followed)| (name.clone(), Arc::clone(&followed.table)))
             .collect();
-        let tables = loop {
-            match fold(&live, &rows) {
-                Ok(tables) => break tables,
+        let folded = loop {
+            match fold(&mut stretch.rows, &live, |row| self.applies(row))? {
+                Ok(folded) => break folded,
                 Err(error) => {
                     let reason = format!(
                         "a change that cannot be carried at {}: {}",
@@ -200,7 +217,6 @@ impl Follow {
                     );
                     let at = error.commit_ts.saturating_sub(1);
                     self.stop(&error.table, Stop { at, reason }, &mut stopped);
-                    rows.retain(|row| self.applies(row));
                 }
             }
         };
@@ -212,15 +228,15 @@ impl Follow {
             .filter(|name| is_stopped(name))
             .cloned()
             .collect();
-        Some(Batch {
+        Ok(Some(Batch {
             from: stretch.from,
             to: stretch.to,
             offsets: stretch.offsets,
-            changes: rows.len(),
-            tables,
+            changes: folded.changes,
+            parts: folded.parts,
             stopped,
             unprovable,
-        })
+        }))
     }
 
     fn applies(&self, row: &RowChange) -> bool {
@@ -276,25 +292,16 @@ impl Follow {
 
     /// Stops tables in scope whose rows arrive although no load and no `CREATE TABLE` made them
     /// known: they were renamed into scope, recovered, or their definition cannot be carried.
-    fn stop_unknown(&mut self, stretch: &Stretch, stopped: &mut Vec<TableName>) {
-        let unknown: BTreeSet<&TableName> = stretch
-            .rows
-            .iter()
-            .map(|row| &row.table)
-            .filter(|name| !self.tables.contains_key(name))
-            .collect();
-        for name in unknown {
+    fn stop_unknown(&mut self, from: CommitTs, stopped: &mut Vec<TableName>) {
+        let touched = std::mem::take(&mut self.touched);
+        for name in touched {
+            if self.tables.contains_key(&name) {
+                continue;
+            }
             let reason = "it appeared after the load without a CREATE TABLE that rowproof can \
                           carry"
                 .to_owned();
-            self.stop(
-                name,
-                Stop {
-                    at: stretch.from,
-                    reason,
-                },
-                stopped,
-            );
+            self.stop(&name, Stop { at: from, reason }, stopped);
         }
     }
 
@@ -321,7 +328,7 @@ fn names(query: &str, name: &TableName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::testing::{change, ddl};
+    use crate::feed::testing::{change, ddl, spill};
     use crate::fence::FenceState;
     use crate::schema::testing::integer_table;
 
@@ -343,6 +350,7 @@ mod tests {
             vec![0],
             &row,
             BTreeMap::from([(table.name.clone(), followed)]),
+            spill(1 << 20),
         )
     }
 
@@ -352,16 +360,31 @@ mod tests {
         Message::Row(change(ts, &value))
     }
 
+    fn push(follow: &mut Follow, offset: i64, message: Message) {
+        follow.on_message(0, offset, message).expect("room");
+    }
+
+    fn take(
+        follow: &mut Follow,
+        scope: impl Fn(&TableName) -> bool,
+    ) -> Option<BTreeSet<TableName>> {
+        follow.take_stretch(scope).expect("readable rows")
+    }
+
+    fn finish(follow: &mut Follow) -> Batch {
+        follow.batch().expect("readable rows").expect("a batch")
+    }
+
     fn batch(follow: &mut Follow, messages: Vec<Message>) -> Batch {
         for (offset, message) in messages.into_iter().enumerate() {
-            follow.on_message(0, offset as i64, message);
+            push(follow, offset as i64, message);
         }
-        follow.take_stretch(|_| true).expect("a stretch");
-        follow.batch().expect("a batch")
+        take(follow, |_| true).expect("a stretch");
+        finish(follow)
     }
 
     fn row_count(batch: &Batch) -> usize {
-        batch.tables.iter().map(|table| table.rows.len()).sum()
+        batch.parts.iter().map(Part::keys_at_most).sum()
     }
 
     #[test]
@@ -419,12 +442,12 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            follow.on_message(0, offset as i64, message);
+            push(&mut follow, offset as i64, message);
         }
-        let created = follow.take_stretch(|_| true).expect("a stretch");
+        let created = take(&mut follow, |_| true).expect("a stretch");
         assert_eq!(created, BTreeSet::from([TableName::new("s", "t")]));
         follow.add_table(Arc::new(integer_table("s", "t")));
-        let batch = follow.batch().expect("a batch");
+        let batch = finish(&mut follow);
         assert_eq!((row_count(&batch), batch.stopped.len()), (1, 0));
     }
 
@@ -436,11 +459,11 @@ mod tests {
             next_w: 40,
             offsets: vec![0],
         };
-        let mut follow = Follow::new(10, vec![0], &row, follow().tables);
-        follow.on_message(0, 0, Message::Watermark(30));
-        assert!(follow.take_stretch(|_| true).is_none());
-        follow.on_message(0, 1, Message::Watermark(41));
-        assert!(follow.take_stretch(|_| true).is_some());
+        let mut follow = Follow::new(10, vec![0], &row, follow().tables, spill(1 << 20));
+        push(&mut follow, 0, Message::Watermark(30));
+        assert!(take(&mut follow, |_| true).is_none());
+        push(&mut follow, 1, Message::Watermark(41));
+        assert!(take(&mut follow, |_| true).is_some());
     }
 
     #[test]
@@ -450,15 +473,10 @@ mod tests {
         rename.action = action::RENAME_TABLE;
         rename.table = TableName::new("elsewhere", "new");
         rename.query = "RENAME TABLE `s`.`t` TO `elsewhere`.`new`".to_owned();
-        follow.on_message(0, 0, Message::Ddl(rename));
-        follow.on_message(0, 1, Message::Watermark(20));
-        follow
-            .take_stretch(|name| name.schema == "s")
-            .expect("a stretch");
-        assert_eq!(
-            follow.batch().expect("a batch").stopped,
-            [TableName::new("s", "t")]
-        );
+        push(&mut follow, 0, Message::Ddl(rename));
+        push(&mut follow, 1, Message::Watermark(20));
+        take(&mut follow, |name| name.schema == "s").expect("a stretch");
+        assert_eq!(finish(&mut follow).stopped, [TableName::new("s", "t")]);
     }
 
     #[test]

@@ -1,14 +1,8 @@
 //! Putting the feed's messages together again, up to the watermark.
 
-use super::{CommitTs, Ddl, Message, RowChange, Watermarks};
+use super::{Backlog, CommitTs, Ddl, Message, Position, Spill, Watermarks};
+use crate::error::Result;
 use std::collections::BTreeMap;
-
-/// Where a message stood in the feed.
-#[derive(Clone, Copy, Debug)]
-struct Position {
-    partition: usize,
-    offset: i64,
-}
 
 /// Rows and DDL that wait until the watermark passes them.
 ///
@@ -18,10 +12,9 @@ struct Position {
 pub struct Assembly {
     watermarks: Watermarks,
     applied: CommitTs,
-    rows: Vec<(Position, RowChange)>,
+    rows: Backlog,
     ddls: Vec<(Position, Ddl)>,
     next_offsets: Vec<i64>,
-    byte_len: usize,
 }
 
 /// Everything that the source committed above one timestamp up to another.
@@ -31,8 +24,8 @@ pub struct Stretch {
     pub from: CommitTs,
     /// The last timestamp of the stretch.
     pub to: CommitTs,
-    /// The rows in the order of their commit timestamps.
-    pub rows: Vec<RowChange>,
+    /// The rows, in no particular order.
+    pub rows: Backlog,
     /// The schema changes in the order of their commit timestamps, each once.
     pub ddls: Vec<Ddl>,
     /// For each partition the offset from which reading must begin again once this is applied.
@@ -41,35 +34,37 @@ pub struct Stretch {
 
 impl Assembly {
     /// Starts behind `applied` with the offsets at which the partitions are read first.
-    pub fn new(applied: CommitTs, offsets: Vec<i64>) -> Self {
+    pub fn new(applied: CommitTs, offsets: Vec<i64>, spill: Spill) -> Self {
         Assembly {
             watermarks: Watermarks::new(offsets.len()),
             applied,
-            rows: Vec::new(),
+            rows: Backlog::new(spill),
             ddls: Vec::new(),
             next_offsets: offsets,
-            byte_len: 0,
         }
     }
 
     /// Takes in one message of the record at `offset` of a partition.
-    pub fn push(&mut self, partition: usize, offset: i64, message: Message) {
+    ///
+    /// # Errors
+    /// If it fits neither into memory nor on the disk.
+    pub fn push(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
         let position = Position { partition, offset };
         match message {
             Message::Row(row) if row.commit_ts > self.applied => {
-                self.byte_len += row.byte_len();
-                self.rows.push((position, row));
+                self.rows.push(position, row)?;
             }
             Message::Ddl(ddl) if ddl.commit_ts > self.applied => self.ddls.push((position, ddl)),
             Message::Row(_) | Message::Ddl(_) => {}
             Message::Watermark(ts) => self.watermarks.observe(partition, ts),
         }
         self.next_offsets[partition] = self.next_offsets[partition].max(offset + 1);
+        Ok(())
     }
 
     /// Returns the bytes of the rows that wait.
     pub fn byte_len(&self) -> usize {
-        self.byte_len
+        self.rows.byte_len()
     }
 
     /// Returns the timestamp up to which the feed is complete.
@@ -82,40 +77,36 @@ impl Assembly {
     ///
     /// After a crash within a large batch the target holds part of what lies up to some timestamp;
     /// `at_least` is then that timestamp, so that no fence is made before it.
-    pub fn take(&mut self, at_least: CommitTs) -> Option<Stretch> {
+    ///
+    /// # Errors
+    /// If rows on disk cannot be read or written.
+    pub fn take(&mut self, at_least: CommitTs) -> Result<Option<Stretch>> {
         let to = self.resolved();
         if to <= self.applied || to < at_least {
-            return None;
+            return Ok(None);
         }
+        let rows = self.rows.take_up_to(to)?;
         let from = std::mem::replace(&mut self.applied, to);
-        let (mut rows, waiting): (Vec<_>, Vec<_>) = self
-            .rows
-            .drain(..)
-            .partition(|(_, row)| row.commit_ts <= to);
-        self.rows = waiting;
-        self.byte_len = self.rows.iter().map(|(_, row)| row.byte_len()).sum();
         let (ddls, waiting): (Vec<_>, Vec<_>) = self
             .ddls
             .drain(..)
             .partition(|(_, ddl)| ddl.commit_ts <= to);
         self.ddls = waiting;
-        rows.sort_by_key(|(_, row)| row.commit_ts);
-        Some(Stretch {
+        Ok(Some(Stretch {
             from,
             to,
-            rows: rows.into_iter().map(|(_, row)| row).collect(),
+            rows,
             ddls: distinct(ddls),
             offsets: self.restart_offsets(),
-        })
+        }))
     }
 
     /// Returns for each partition the first offset that still holds something unapplied.
     fn restart_offsets(&self) -> Vec<i64> {
         let mut offsets = self.next_offsets.clone();
-        let rows = self.rows.iter().map(|(position, _)| position);
-        for position in rows.chain(self.ddls.iter().map(|(position, _)| position)) {
-            let offset = &mut offsets[position.partition];
-            *offset = (*offset).min(position.offset);
+        let ddls = self.ddls.iter().map(|(at, _)| (at.partition, at.offset));
+        for (partition, first) in self.rows.first_offsets().into_iter().chain(ddls) {
+            offsets[partition] = offsets[partition].min(first);
         }
         offsets
     }
@@ -135,65 +126,97 @@ fn distinct(ddls: Vec<(Position, Ddl)>) -> Vec<Ddl> {
 #[cfg(test)]
 mod tests {
     use super::super::open_protocol::tests::{ddl, row};
+    use super::super::spool::testing::spill;
     use super::*;
 
-    fn timestamps(stretch: &Stretch) -> Vec<CommitTs> {
-        stretch.rows.iter().map(|row| row.commit_ts).collect()
+    fn timestamps(stretch: &mut Stretch) -> Vec<CommitTs> {
+        let mut found = Vec::new();
+        let seen = stretch.rows.for_each(|row| {
+            found.push(row.commit_ts);
+            Ok(())
+        });
+        seen.expect("readable rows");
+        found.sort_unstable();
+        found
+    }
+
+    fn assembly(applied: CommitTs, offsets: Vec<i64>) -> Assembly {
+        Assembly::new(applied, offsets, spill(1 << 20))
+    }
+
+    fn push(assembly: &mut Assembly, partition: usize, offset: i64, message: Message) {
+        let pushed = assembly.push(partition, offset, message);
+        pushed.expect("room");
+    }
+
+    fn take(assembly: &mut Assembly, at_least: CommitTs) -> Option<Stretch> {
+        assembly.take(at_least).expect("readable rows")
     }
 
     #[test]
     fn inv_4_events_at_or_below_the_applied_watermark_are_discarded() {
-        let mut assembly = Assembly::new(10, vec![0]);
+        let mut assembly = assembly(10, vec![0]);
         for ts in [9, 10, 11] {
-            assembly.push(0, 0, Message::Row(row(ts)));
+            push(&mut assembly, 0, 0, Message::Row(row(ts)));
         }
-        assembly.push(0, 1, Message::Watermark(12));
-        let stretch = assembly.take(0).expect("a stretch to 11");
+        push(&mut assembly, 0, 1, Message::Watermark(12));
+        let mut stretch = take(&mut assembly, 0).expect("a stretch to 11");
         assert_eq!(
-            (stretch.from, stretch.to, timestamps(&stretch)),
+            (stretch.from, stretch.to, timestamps(&mut stretch)),
             (10, 11, vec![11])
         );
-        assembly.push(0, 2, Message::Row(row(11)));
-        assembly.push(0, 3, Message::Watermark(14));
+        push(&mut assembly, 0, 2, Message::Row(row(11)));
+        push(&mut assembly, 0, 3, Message::Watermark(14));
         assert_eq!(
-            timestamps(&assembly.take(0).expect("a stretch to 13")),
+            timestamps(&mut take(&mut assembly, 0).expect("a stretch to 13")),
             Vec::<u64>::new()
         );
     }
 
     #[test]
     fn rows_above_the_watermark_wait_and_hold_the_offset() {
-        let mut assembly = Assembly::new(0, vec![5, 7]);
-        assembly.push(0, 5, Message::Row(row(20)));
-        assembly.push(0, 6, Message::Row(row(3)));
-        assembly.push(1, 7, Message::Row(row(2)));
-        assembly.push(0, 7, Message::Watermark(10));
-        assert!(assembly.take(0).is_none(), "partition 1 has no watermark");
-        assembly.push(1, 8, Message::Watermark(10));
-        let stretch = assembly.take(0).expect("a stretch to 9");
+        let mut assembly = assembly(0, vec![5, 7]);
+        push(&mut assembly, 0, 5, Message::Row(row(20)));
+        push(&mut assembly, 0, 6, Message::Row(row(3)));
+        push(&mut assembly, 1, 7, Message::Row(row(2)));
+        push(&mut assembly, 0, 7, Message::Watermark(10));
+        assert!(
+            take(&mut assembly, 0).is_none(),
+            "partition 1 has no watermark"
+        );
+        push(&mut assembly, 1, 8, Message::Watermark(10));
+        let mut stretch = take(&mut assembly, 0).expect("a stretch to 9");
         assert_eq!(
-            (timestamps(&stretch), stretch.offsets),
+            (timestamps(&mut stretch), stretch.offsets),
             (vec![2, 3], vec![5, 9])
         );
     }
 
     #[test]
     fn a_row_or_ddl_at_exactly_the_watermark_waits_for_the_next() {
-        let mut assembly = Assembly::new(0, vec![0]);
-        assembly.push(0, 0, Message::Watermark(10));
-        assembly.push(0, 1, Message::Ddl(ddl(10)));
-        assert!(assembly.take(0).expect("a stretch to 9").ddls.is_empty());
-        assembly.push(0, 2, Message::Ddl(ddl(10)));
-        assembly.push(0, 3, Message::Watermark(11));
-        assert_eq!(assembly.take(0).expect("a stretch to 10").ddls.len(), 1);
+        let mut assembly = assembly(0, vec![0]);
+        push(&mut assembly, 0, 0, Message::Watermark(10));
+        push(&mut assembly, 0, 1, Message::Ddl(ddl(10)));
+        assert!(
+            take(&mut assembly, 0)
+                .expect("a stretch to 9")
+                .ddls
+                .is_empty()
+        );
+        push(&mut assembly, 0, 2, Message::Ddl(ddl(10)));
+        push(&mut assembly, 0, 3, Message::Watermark(11));
+        assert_eq!(
+            take(&mut assembly, 0).expect("a stretch to 10").ddls.len(),
+            1
+        );
     }
 
     #[test]
     fn no_stretch_ends_before_a_batch_that_was_begun() {
-        let mut assembly = Assembly::new(0, vec![0]);
-        assembly.push(0, 0, Message::Watermark(10));
-        assert!(assembly.take(15).is_none());
-        assembly.push(0, 1, Message::Watermark(16));
-        assert_eq!(assembly.take(15).map(|stretch| stretch.to), Some(15));
+        let mut assembly = assembly(0, vec![0]);
+        push(&mut assembly, 0, 0, Message::Watermark(10));
+        assert!(take(&mut assembly, 15).is_none());
+        push(&mut assembly, 0, 1, Message::Watermark(16));
+        assert_eq!(take(&mut assembly, 15).map(|stretch| stretch.to), Some(15));
     }
 }

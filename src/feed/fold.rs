@@ -1,62 +1,24 @@
 //! Folding a stretch of changes to the last image of each key.
 
-use super::{CommitTs, RowChange, packed_row};
-use crate::row::{Canonical, Kind, Rows};
+use super::part::{LastImages, Step};
+use super::{Backlog, CommitTs, FoldedRow, Part, RowChange, Spool, packed_row};
+use crate::error::Result;
+use crate::row::{Canonical, Cells, Kind, Rows};
 use crate::schema::{Table, TableName};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// What a stretch did to one key: the row that is there afterwards, or none.
-#[derive(Debug, Default)]
-pub struct FoldedRow {
-    /// The key's packed cells.
-    pub key: Vec<u8>,
-    /// The whole packed row, or none if the key is gone.
-    pub row: Option<Vec<u8>>,
-}
+/// The most parts into which a stretch is cut; each is a file while the stretch lasts.
+const PARTS_MAX: usize = 128;
 
-/// What a stretch did to one table.
+/// The last images of all keys that a stretch touched.
 #[derive(Debug)]
-pub struct FoldedTable {
-    /// The table.
-    pub table: Arc<Table>,
-    /// The keys that were touched, those that are gone included, each once.
-    pub rows: Vec<FoldedRow>,
-}
-
-/// Folds rows, which must be sorted by commit timestamp, to the last image of each key.
-///
-/// Within one commit timestamp every key that was left comes before every key that was taken,
-/// because TiCDC may split an update of a key and send its halves in any order.
-///
-/// # Errors
-/// With the first change that cannot be carried.
-pub fn fold(
-    tables: &BTreeMap<TableName, Arc<Table>>,
-    rows: &[RowChange],
-) -> Result<Vec<FoldedTable>, FoldError> {
-    let mut folding: BTreeMap<&TableName, Folding> = BTreeMap::new();
-    for transaction in rows.chunk_by(|a, b| a.commit_ts == b.commit_ts) {
-        let mut taken = Vec::new();
-        for change in transaction {
-            let Some((name, table)) = tables.get_key_value(&change.table) else {
-                continue;
-            };
-            let table = folding.entry(name).or_insert_with(|| Folding::new(table));
-            let after = table.leave(change).map_err(|what| FoldError {
-                table: change.table.clone(),
-                commit_ts: change.commit_ts,
-                what,
-            })?;
-            taken.extend(after.map(|(key, row)| (name, key, row)));
-        }
-        for (name, key, row) in taken {
-            if let Some(table) = folding.get_mut(name) {
-                table.keys.insert(key, row);
-            }
-        }
-    }
-    Ok(folding.into_values().map(Folding::finish).collect())
+pub struct Folded {
+    /// The parts; a stretch that fits into memory is one.
+    pub parts: Vec<Part>,
+    /// How many changes were folded.
+    pub changes: usize,
 }
 
 /// A change that cannot be carried. It never holds a value (INV-7).
@@ -70,38 +32,141 @@ pub struct FoldError {
     pub what: String,
 }
 
-/// The last images of one table while they are folded, by canonical key.
+/// Folds those of the rows that `applies` names to the last image of each key, in whatever order
+/// they come, or returns the earliest change that cannot be carried.
+///
+/// A stretch that does not fit into memory is cut by the hashes of the keys into parts that do.
+///
+/// # Errors
+/// If rows on disk cannot be read or written.
+pub fn fold(
+    rows: &mut Backlog,
+    tables: &BTreeMap<TableName, Arc<Table>>,
+    applies: impl Fn(&RowChange) -> bool,
+) -> Result<std::result::Result<Folded, FoldError>> {
+    let places: BTreeMap<&TableName, usize> = tables.keys().zip(0..).collect();
+    let mut keyed: Vec<Keyed> = tables.values().map(Keyed::new).collect();
+    let mut folding = Folding::new(rows, tables)?;
+    let mut unfit: Option<FoldError> = None;
+    let mut changes = 0;
+    rows.for_each(|change| {
+        let Some(place) = places.get(&change.table).filter(|_| applies(change)) else {
+            return Ok(());
+        };
+        changes += 1;
+        match keyed[*place].steps(change) {
+            Ok((left, taken)) => left
+                .into_iter()
+                .chain(taken)
+                .try_for_each(|step| folding.add(*place, step)),
+            Err(what) => {
+                let earlier = unfit
+                    .as_ref()
+                    .is_none_or(|at| change.commit_ts < at.commit_ts);
+                if earlier {
+                    unfit = Some(FoldError {
+                        table: change.table.clone(),
+                        commit_ts: change.commit_ts,
+                        what,
+                    });
+                }
+                Ok(())
+            }
+        }
+    })?;
+    Ok(match unfit {
+        Some(error) => Err(error),
+        None => Ok(Folded {
+            parts: folding.finish(),
+            changes,
+        }),
+    })
+}
+
+/// The steps of a stretch while they are gathered.
 struct Folding {
-    table: Arc<Table>,
-    kinds: Vec<Kind>,
-    keys: HashMap<Vec<u8>, FoldedRow>,
-    canonical: Canonical,
+    tables: Arc<[Arc<Table>]>,
+    steps: Steps,
+}
+
+enum Steps {
+    Memory(LastImages),
+    /// One file for each part.
+    Disk(Vec<Spool>),
 }
 
 impl Folding {
-    fn new(table: &Arc<Table>) -> Self {
-        let kinds = table
-            .key()
-            .iter()
-            .map(|column| column.kind.clone())
-            .collect();
-        let (table, keys, canonical) = (Arc::clone(table), HashMap::new(), Canonical::new());
-        Folding {
-            table,
-            kinds,
-            keys,
-            canonical,
+    fn new(rows: &Backlog, tables: &BTreeMap<TableName, Arc<Table>>) -> Result<Folding> {
+        let spill = rows.spill();
+        let parts = rows.byte_len() / spill.memory_bytes.max(1) + 1;
+        let steps = match parts {
+            1 => Steps::Memory(LastImages::new(tables.len())),
+            parts => {
+                let spools = (0..parts.min(PARTS_MAX)).map(|_| Spool::new(spill));
+                Steps::Disk(spools.collect::<Result<_>>()?)
+            }
+        };
+        Ok(Folding {
+            tables: tables.values().cloned().collect(),
+            steps,
+        })
+    }
+
+    fn add(&mut self, table: usize, step: Step) -> Result<()> {
+        match &mut self.steps {
+            Steps::Memory(images) => {
+                images.add(table, step);
+                Ok(())
+            }
+            Steps::Disk(spools) => {
+                let mut hasher = DefaultHasher::new();
+                (table, &step.canonical).hash(&mut hasher);
+                let part = hasher.finish() % spools.len() as u64;
+                step.push_to(table, &mut spools[part as usize])
+            }
         }
     }
 
-    /// Notes that the row before the change left its key; returns the row after it with its key.
-    fn leave(&mut self, change: &RowChange) -> Result<Option<(Vec<u8>, FoldedRow)>, String> {
+    fn finish(self) -> Vec<Part> {
+        match self.steps {
+            Steps::Memory(images) => vec![Part::in_memory(images.finish(&self.tables))],
+            Steps::Disk(spools) => spools
+                .into_iter()
+                .map(|steps| Part::on_disk(steps, Arc::clone(&self.tables)))
+                .collect(),
+        }
+    }
+}
+
+/// A table whose changes are taken apart by key.
+struct Keyed {
+    table: Arc<Table>,
+    kinds: Vec<Kind>,
+    canonical: Canonical,
+}
+
+impl Keyed {
+    fn new(table: &Arc<Table>) -> Keyed {
+        let kinds = table.key().iter().map(|column| column.kind.clone());
+        Keyed {
+            table: Arc::clone(table),
+            kinds: kinds.collect(),
+            canonical: Canonical::new(),
+        }
+    }
+
+    /// Returns what a change did to the key that it left, and to the one that it took.
+    fn steps(
+        &mut self,
+        change: &RowChange,
+    ) -> std::result::Result<(Option<Step>, Option<Step>), String> {
         let images = change.images()?;
         if let Some(after) = &images.after
             && after.len() != self.table.columns.len()
         {
             return Err("the message has other columns than the table".to_owned());
         }
+        let mut left = None;
         if let Some(mut before) = images.before {
             // With `only-output-updated-columns` the old image lacks what did not change.
             for (name, value) in images.after.iter().flatten() {
@@ -110,50 +175,42 @@ impl Folding {
             let mut key = Rows::new();
             packed_row(&self.table, self.table.key_len, &before, &mut key)?;
             let key = key.packed(0).to_vec();
-            let canonical = self.canonical_key(&key)?;
-            self.keys.insert(canonical, FoldedRow { key, row: None });
+            left = Some(self.step(change, FoldedRow { key, row: None })?);
         }
         let Some(after) = images.after else {
-            return Ok(None);
+            return Ok((left, None));
         };
         let mut row = Rows::new();
         packed_row(&self.table, self.table.columns.len(), &after, &mut row)?;
         let row = row.packed(0).to_vec();
-        let key = crate::row::Cells::prefix(&row, self.table.key_len).to_vec();
-        let canonical = self.canonical_key(&key)?;
-        Ok(Some((
-            canonical,
+        let key = Cells::prefix(&row, self.table.key_len).to_vec();
+        let taken = self.step(
+            change,
             FoldedRow {
                 key,
                 row: Some(row),
             },
-        )))
+        )?;
+        Ok((left, Some(taken)))
     }
 
-    fn canonical_key(&mut self, key: &[u8]) -> Result<Vec<u8>, String> {
-        let canonical = self
-            .canonical
-            .row(&self.kinds, key)
-            .map_err(|error| error.to_string())?;
-        Ok(canonical.to_vec())
-    }
-
-    fn finish(self) -> FoldedTable {
-        let mut rows: Vec<FoldedRow> = self.keys.into_values().collect();
-        // One order makes statements, and with them locks and tests, repeatable.
-        rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        FoldedTable {
-            table: self.table,
-            rows,
-        }
+    fn step(&mut self, change: &RowChange, row: FoldedRow) -> std::result::Result<Step, String> {
+        let canonical = self.canonical.row(&self.kinds, &row.key);
+        Ok(Step {
+            commit_ts: change.commit_ts,
+            taken: row.row.is_some(),
+            canonical: canonical.map_err(|error| error.to_string())?.to_vec(),
+            row,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::open_protocol::tests::change;
+    use super::super::spool::testing::spill;
+    use super::super::{FoldedTable, Position};
     use super::*;
-    use crate::row::Cells;
     use crate::schema::testing::integer_table;
 
     fn insert(ts: CommitTs, id: u32, value: u32) -> RowChange {
@@ -173,15 +230,49 @@ mod tests {
         format!(r#"{{"id":{{"t":8,"f":11,"v":{id}}},"value":{{"t":8,"f":65,"v":{value}}}}}"#)
     }
 
-    fn folded(rows: &[RowChange]) -> Vec<(String, Option<String>)> {
+    fn backlog(rows: &[RowChange], memory_bytes: usize) -> Backlog {
+        let mut backlog = Backlog::new(spill(memory_bytes));
+        for row in rows {
+            let position = Position {
+                partition: 0,
+                offset: 0,
+            };
+            backlog.push(position, row.clone()).expect("room");
+        }
+        backlog
+    }
+
+    fn fold_with(
+        rows: &[RowChange],
+        memory_bytes: usize,
+    ) -> std::result::Result<Folded, FoldError> {
         let table = Arc::new(integer_table("s", "t"));
         let tables = BTreeMap::from([(table.name.clone(), table)]);
+        fold(&mut backlog(rows, memory_bytes), &tables, |_| true).expect("readable rows")
+    }
+
+    /// Folds in memory and on disk, which must be the same.
+    fn folded(rows: &[RowChange]) -> Vec<(String, Option<String>)> {
+        let in_memory = texts(fold_with(rows, 1 << 20).expect("valid rows"));
+        for memory_bytes in [0, 100, 500] {
+            let on_disk = fold_with(rows, memory_bytes).expect("valid rows");
+            assert_eq!(texts(on_disk), in_memory, "INV-8: {memory_bytes}");
+        }
+        in_memory
+    }
+
+    fn texts(folded: Folded) -> Vec<(String, Option<String>)> {
         let text = |cells: &[u8], at: usize| {
             let cell = Cells::of(cells).nth(at).flatten().expect("a cell");
             String::from_utf8(cell.to_vec()).expect("text")
         };
-        let folded = fold(&tables, rows).expect("valid rows");
-        let rows = folded.into_iter().flat_map(|table| table.rows);
+        let mut rows = Vec::new();
+        for mut part in folded.parts {
+            let tables: Vec<FoldedTable> = part.tables().expect("a readable part").into_owned();
+            rows.extend(tables.into_iter().flat_map(|table| table.rows));
+        }
+        rows.sort_by(|a, b| a.key.cmp(&b.key));
+        let rows = rows.into_iter();
         rows.map(|row| (text(&row.key, 0), row.row.map(|row| text(&row, 1))))
             .collect()
     }
@@ -237,14 +328,28 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_a_column_is_an_error_without_values() {
-        let table = Arc::new(integer_table("s", "t"));
-        let tables = BTreeMap::from([(table.name.clone(), table)]);
-        let row = change(
-            7,
-            r#"{"u":{"id":{"t":8,"f":11,"v":424242},"other":{"t":8,"f":65,"v":1}}}"#,
-        );
-        let error = fold(&tables, &[row]).expect_err("a column is missing");
+    fn the_order_in_which_changes_come_does_not_matter() {
+        let mut rows = vec![
+            insert(1, 1, 10),
+            update(2, (1, 10), (2, 10)),
+            update(3, (2, 10), (1, 12)),
+            delete(4, 7),
+            insert(5, 7, 70),
+        ];
+        let wanted = [row("1", Some("12")), row("2", None), row("7", Some("70"))];
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..50 {
+            random.shuffle(&mut rows);
+            assert_eq!(folded(&rows), wanted, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn the_earliest_message_without_a_column_is_the_error_and_holds_no_value() {
+        let missing = r#"{"u":{"id":{"t":8,"f":11,"v":424242},"other":{"t":8,"f":65,"v":1}}}"#;
+        let rows = [change(9, missing), change(7, missing), insert(5, 1, 1)];
+        let error = fold_with(&rows, 1 << 20).expect_err("a column is missing");
         assert_eq!(error.what, "column value is missing in the message");
         assert_eq!(
             (error.table.to_string().as_str(), error.commit_ts),
@@ -252,7 +357,7 @@ mod tests {
         );
         let row = change(8, r#"{"u":{"id":{"t":8,"f":11,"v":1}}}"#);
         assert!(
-            fold(&tables, &[row]).is_err(),
+            fold_with(&[row], 1 << 20).is_err(),
             "a column that the table lacks is noticed too"
         );
     }

@@ -1,15 +1,21 @@
 //! The change feed: TiCDC's messages, the watermark, and the batches between two fences.
 
 mod assembly;
+mod backlog;
 mod fold;
 mod image;
 mod open_protocol;
+mod part;
+mod spool;
 mod watermark;
 
 pub use assembly::{Assembly, Stretch};
-pub use fold::{FoldError, FoldedRow, FoldedTable, fold};
+pub use backlog::{Backlog, Position};
+pub use fold::{FoldError, Folded, fold};
 pub use image::packed_row;
 pub use open_protocol::{ColumnValue, Ddl, Image, Images, Message, RowChange, decode};
+pub use part::{FoldedRow, FoldedTable, Part};
+pub use spool::{Spill, Spool};
 pub use watermark::Watermarks;
 
 /// A TiDB timestamp (TSO): milliseconds since the epoch in the upper 46 bits, a counter in the
@@ -21,5 +27,9 @@ pub fn physical_ms(ts: CommitTs) -> u64 {
     ts >> 18
 }
 
+/// Messages and places for unit tests.
 #[cfg(test)]
-pub use open_protocol::tests as testing;
+pub mod testing {
+    pub use super::open_protocol::tests::{change, ddl};
+    pub use super::spool::testing::spill;
+}

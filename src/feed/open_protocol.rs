@@ -44,6 +44,20 @@ pub struct RowChange {
 }
 
 impl RowChange {
+    /// Makes a change from its parts.
+    pub fn new(commit_ts: CommitTs, table: TableName, value: &[u8]) -> Self {
+        RowChange {
+            commit_ts,
+            table,
+            value: value.into(),
+        }
+    }
+
+    /// Returns the value as it came.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
     /// Decodes the images of the row before and after the change.
     ///
     /// # Errors
@@ -168,11 +182,10 @@ fn decode_one(key: &[u8], value: &[u8]) -> Result<Message, &'static str> {
         return Err("it is a large message without its row (handle-key-only or claim-check)");
     }
     match key.t {
-        ROW => Ok(Message::Row(RowChange {
-            commit_ts: key.ts,
-            table: TableName::new(key.scm, key.tbl),
-            value: value.into(),
-        })),
+        ROW => {
+            let table = TableName::new(key.scm, key.tbl);
+            Ok(Message::Row(RowChange::new(key.ts, table, value)))
+        }
         DDL => {
             let ddl: DdlValue = serde_json::from_slice(value).map_err(|_| "a DDL is not valid")?;
             Ok(Message::Ddl(Ddl {
@@ -210,12 +223,7 @@ pub mod tests {
 
     /// A change of a row of table `s.t` with this value.
     pub fn change(commit_ts: CommitTs, value: &str) -> RowChange {
-        let table = TableName::new("s", "t");
-        RowChange {
-            commit_ts,
-            table,
-            value: value.as_bytes().into(),
-        }
+        RowChange::new(commit_ts, TableName::new("s", "t"), value.as_bytes())
     }
 
     /// A DDL of table `s.t`.

@@ -1,0 +1,162 @@
+//! What a stretch did to each key, in parts that fit into memory.
+
+use super::backlog::damaged;
+use super::{CommitTs, Spool};
+use crate::error::Result;
+use crate::row::Cells;
+use crate::schema::Table;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a stretch did to one key: the row that is there afterwards, or none.
+#[derive(Clone, Debug, Default)]
+pub struct FoldedRow {
+    /// The key's packed cells.
+    pub key: Vec<u8>,
+    /// The whole packed row, or none if the key is gone.
+    pub row: Option<Vec<u8>>,
+}
+
+/// What a stretch did to one table.
+#[derive(Clone, Debug)]
+pub struct FoldedTable {
+    /// The table.
+    pub table: Arc<Table>,
+    /// The keys that were touched, those that are gone included, each once.
+    pub rows: Vec<FoldedRow>,
+}
+
+/// Some of the keys that a stretch touched; no key is in two parts.
+#[derive(Debug)]
+pub struct Part(Content);
+
+#[derive(Debug)]
+enum Content {
+    Memory(Vec<FoldedTable>),
+    /// The steps of the part's keys, folded anew each time they are read.
+    Disk(Spool, Arc<[Arc<Table>]>),
+}
+
+impl Part {
+    pub(super) fn in_memory(tables: Vec<FoldedTable>) -> Part {
+        Part(Content::Memory(tables))
+    }
+
+    pub(super) fn on_disk(steps: Spool, tables: Arc<[Arc<Table>]>) -> Part {
+        Part(Content::Disk(steps, tables))
+    }
+
+    /// Returns the last images of the part's keys, table by table.
+    ///
+    /// # Errors
+    /// If they are on disk and cannot be read.
+    pub fn tables(&mut self) -> Result<Cow<'_, [FoldedTable]>> {
+        match &mut self.0 {
+            Content::Memory(tables) => Ok(Cow::Borrowed(tables)),
+            Content::Disk(steps, tables) => {
+                let mut images = LastImages::new(tables.len());
+                steps.for_each(|cells| {
+                    let (table, step) = Step::unpacked(cells).ok_or_else(damaged)?;
+                    images.add(table, step);
+                    Ok(())
+                })?;
+                Ok(Cow::Owned(images.finish(tables)))
+            }
+        }
+    }
+
+    /// Returns how many keys the part has at most.
+    pub fn keys_at_most(&self) -> usize {
+        match &self.0 {
+            Content::Memory(tables) => tables.iter().map(|table| table.rows.len()).sum(),
+            Content::Disk(steps, _) => steps.rows(),
+        }
+    }
+
+    /// Gives the memory of the images back; the keys stay.
+    pub fn forget_images(&mut self) {
+        if let Content::Memory(tables) = &mut self.0 {
+            for row in tables.iter_mut().flat_map(|of| &mut of.rows) {
+                row.row = None;
+            }
+        }
+    }
+}
+
+/// What one change did to one key.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// When the change committed.
+    pub commit_ts: CommitTs,
+    /// Whether the change left a row under the key, rather than took one away from it. Within one
+    /// commit what was taken comes after what was left, because TiCDC may split an update of a key
+    /// and send its halves in any order.
+    pub taken: bool,
+    /// The key in canonical form.
+    pub canonical: Vec<u8>,
+    /// The key and the row.
+    pub row: FoldedRow,
+}
+
+impl Step {
+    pub(super) fn push_to(&self, table: usize, spool: &mut Spool) -> Result<()> {
+        spool.push([
+            Some((table as u64).to_le_bytes().as_slice()),
+            Some(&self.commit_ts.to_le_bytes()),
+            self.taken.then_some(&[]),
+            Some(&self.canonical),
+            Some(&self.row.key),
+            self.row.row.as_deref(),
+        ])
+    }
+
+    fn unpacked(mut cells: Cells<'_>) -> Option<(usize, Step)> {
+        let table = u64::from_le_bytes(cells.next()??.try_into().ok()?) as usize;
+        let step = Step {
+            commit_ts: CommitTs::from_le_bytes(cells.next()??.try_into().ok()?),
+            taken: cells.next()?.is_some(),
+            canonical: cells.next()??.to_vec(),
+            row: FoldedRow {
+                key: cells.next()??.to_vec(),
+                row: cells.next()?.map(<[u8]>::to_vec),
+            },
+        };
+        Some((table, step))
+    }
+}
+
+/// The last step of each key, whatever the order in which steps come.
+#[derive(Debug)]
+pub(super) struct LastImages(Vec<HashMap<Vec<u8>, (CommitTs, bool, FoldedRow)>>);
+
+impl LastImages {
+    /// Begins with no key in any of `count` tables.
+    pub(super) fn new(count: usize) -> Self {
+        LastImages((0..count).map(|_| HashMap::new()).collect())
+    }
+
+    pub(super) fn add(&mut self, table: usize, step: Step) {
+        let last = (step.commit_ts, step.taken);
+        let (at, taken, row) = self.0[table].entry(step.canonical).or_default();
+        if (*at, *taken) <= last {
+            (*at, *taken, *row) = (step.commit_ts, step.taken, step.row);
+        }
+    }
+
+    pub(super) fn finish(self, tables: &[Arc<Table>]) -> Vec<FoldedTable> {
+        let touched = self.0.into_iter().zip(tables);
+        touched
+            .filter(|(keys, _)| !keys.is_empty())
+            .map(|(keys, table)| {
+                let mut rows: Vec<_> = keys.into_values().map(|(_, _, row)| row).collect();
+                // One order makes statements, and with them locks and tests, repeatable.
+                rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+                FoldedTable {
+                    table: Arc::clone(table),
+                    rows,
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,153 @@
+//! Rows on disk, when they do not fit into memory.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::row::{Cells, Rows};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::path::PathBuf;
+
+/// Where rows go that do not fit into memory, and how many bytes do.
+#[derive(Clone, Debug)]
+pub struct Spill {
+    /// The directory, which must exist. The files in it have no names: they are gone with the
+    /// process, however it ends.
+    pub dir: PathBuf,
+    /// The bytes of rows that may be held in memory at once (INV-8).
+    pub memory_bytes: usize,
+}
+
+/// A file of packed rows that is written once and may be read several times.
+#[derive(Debug)]
+pub struct Spool {
+    file: BufWriter<File>,
+    rows: usize,
+    scratch: Rows,
+}
+
+impl Spool {
+    /// Makes an empty one.
+    ///
+    /// # Errors
+    /// If no file can be made.
+    pub fn new(spill: &Spill) -> Result<Spool> {
+        let file = tempfile::tempfile_in(&spill.dir).map_err(|error| disk(&error))?;
+        Ok(Spool {
+            file: BufWriter::new(file),
+            rows: 0,
+            scratch: Rows::new(),
+        })
+    }
+
+    /// Appends a row.
+    ///
+    /// # Errors
+    /// If it cannot be written, for example because the disk is full.
+    pub fn push<'a>(&mut self, cells: impl IntoIterator<Item = Option<&'a [u8]>>) -> Result<()> {
+        self.scratch.clear();
+        self.scratch.push_row(cells);
+        let row = self.scratch.packed(0);
+        let length = (row.len() as u64).to_le_bytes();
+        let written = self.file.write_all(&length);
+        written
+            .and_then(|()| self.file.write_all(row))
+            .map_err(|error| disk(&error))?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Returns the number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Calls `take` with the cells of each row, in the order in which they were written.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or with the first error of `take`.
+    pub fn for_each(&mut self, mut take: impl FnMut(Cells<'_>) -> Result<()>) -> Result<()> {
+        self.file.flush().map_err(|error| disk(&error))?;
+        let file = self.file.get_mut();
+        file.rewind().map_err(|error| disk(&error))?;
+        let mut reader = BufReader::new(file);
+        let mut row = Vec::new();
+        for _ in 0..self.rows {
+            read_row(&mut reader, &mut row).map_err(|error| disk(&error))?;
+            take(Cells::of(&row))?;
+        }
+        // What is pushed later must not overwrite what was read.
+        let file = self.file.get_mut();
+        file.seek(io::SeekFrom::End(0))
+            .map_err(|error| disk(&error))?;
+        Ok(())
+    }
+}
+
+fn read_row(reader: &mut impl Read, row: &mut Vec<u8>) -> io::Result<()> {
+    let mut length = [0; 8];
+    reader.read_exact(&mut length)?;
+    row.resize(u64::from_le_bytes(length) as usize, 0);
+    reader.read_exact(row)
+}
+
+fn disk(error: &io::Error) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        format!(
+            "changes that do not fit into memory cannot be kept on disk: {}",
+            error.kind()
+        ),
+    )
+    .advise("make room in the state directory, and run the same command again")
+}
+
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    /// A place for tests, with so little memory that almost everything goes to disk.
+    pub fn spill(memory_bytes: usize) -> Spill {
+        Spill {
+            dir: std::env::temp_dir(),
+            memory_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(spool: &mut Spool) -> Vec<Vec<Option<String>>> {
+        let mut rows = Vec::new();
+        let text = |cell: &[u8]| String::from_utf8(cell.to_vec()).expect("text");
+        let read = spool.for_each(|cells| {
+            rows.push(cells.map(|cell| cell.map(text)).collect());
+            Ok(())
+        });
+        read.expect("a readable file");
+        rows
+    }
+
+    #[test]
+    fn rows_come_back_as_often_as_they_are_read_and_more_may_follow() {
+        let mut spool = Spool::new(&testing::spill(0)).expect("a file");
+        spool.push([Some(b"a".as_slice()), None]).expect("room");
+        let first = vec![Some("a".to_owned()), None];
+        assert_eq!(texts(&mut spool), std::slice::from_ref(&first));
+        spool.push([Some(b"".as_slice())]).expect("room");
+        let second = vec![Some(String::new())];
+        let both = [first, second];
+        assert_eq!(texts(&mut spool), both);
+        assert_eq!(texts(&mut spool), both);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_an_error_that_says_so() {
+        let spill = Spill {
+            dir: PathBuf::from("/nonexistent"),
+            memory_bytes: 0,
+        };
+        let error = Spool::new(&spill).expect_err("no such directory");
+        assert!(error.to_string().contains("state directory"), "{error}");
+    }
+}
