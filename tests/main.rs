@@ -12,6 +12,8 @@ mod lab;
 mod layers;
 mod lease;
 mod memory;
+mod mutations;
+mod oracle;
 mod plain_sql;
 mod precheck;
 mod road;

@@ -56,9 +56,11 @@ impl Column {
     fn expression(&self) -> String {
         let name = quoted(&self.name);
         match self.kind.as_str() {
-            "float" => format!("{name} * 1e0"),
+            "float" | "double" => format!("{name} * 1e0"),
             // HEX of a decimal would be that of its integer part, and not beyond 64 bits.
-            "double" | "decimal" | "json" => name,
+            "decimal" | "json" => name,
+            // The number tells the error value from a label.
+            "enum" => format!("CONCAT(HEX({name}), ' ', {name} + 0)"),
             "bit" => format!("{name} + 0"),
             _ => format!("HEX({name})"),
         }

@@ -1,5 +1,6 @@
 //! Cells as SQL literals.
 
+use super::json_literal::json_literal;
 use crate::row::{Kind, hex};
 
 /// Returns the literal of a cell of this kind.
@@ -36,6 +37,7 @@ pub fn literal(kind: &Kind, cell: Option<&[u8]>) -> String {
                 format!("x'{}'", hex(bytes))
             }
         }
+        Kind::Json => json_literal(bytes),
         _ => text_literal(bytes),
     }
 }

@@ -1,5 +1,6 @@
 //! Folded rows into the ordered statements that bring the target from one fence to the next.
 
+mod json_literal;
 mod literal;
 mod statement;
 

@@ -8,13 +8,17 @@ use crate::schema::{Table, quote};
 /// Returns the expressions that read the columns in layout order.
 ///
 /// FLOAT is widened, because OceanBase prints it with six digits; `* 1e0` keeps the sign of zero,
-/// which `+ 0e0` would not. BIT is read as a number.
+/// which `+ 0e0` would not. So is a DOUBLE with a scale, which OceanBase prints rounded to it. BIT is
+/// read as a number.
 pub fn column_expressions(table: &Table) -> String {
     let expressions: Vec<String> = table
         .columns
         .iter()
         .map(|column| match column.kind {
             Kind::Float => format!("{} * 1e0", quote(&column.name)),
+            Kind::Double if column.column_type.contains('(') => {
+                format!("{} * 1e0", quote(&column.name))
+            }
             Kind::Bit => format!("{} + 0", quote(&column.name)),
             // A zero-filled number would have another text than in the feed.
             Kind::Integer | Kind::Decimal if column.column_type.contains("zerofill") => {

@@ -35,15 +35,16 @@ impl Server {
     /// The settings of every session (INV-10), each as name and value.
     ///
     /// `sql_mode` without a strict mode lets zero dates and the error values of ENUM in as they
-    /// are; what a value became is read back, so that nothing is changed unseen.
+    /// are, and ALLOW_INVALID_DATES lets in 2024-02-30, which the source may hold too; what a value
+    /// became is read back, so that nothing is changed unseen.
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Server::TiDb => &[
-                ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO'"),
+                ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'"),
                 ("time_zone", "'+00:00'"),
             ],
             Server::OceanBase => &[
-                ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO'"),
+                ("sql_mode", "'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'"),
                 ("time_zone", "'+00:00'"),
                 ("foreign_key_checks", "0"),
                 // In microseconds: a statement or transaction of ours may take hours.

@@ -86,7 +86,7 @@ impl Script {
         head.push_str(
             "\nSET NAMES utf8mb4;\n\
              SET SESSION time_zone = '+00:00';\n\
-             SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO';\n\
+             SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES';\n\
              SET SESSION foreign_key_checks = 0;\n",
         );
         head
@@ -257,7 +257,7 @@ mod tests {
             "{head}"
         );
         assert!(
-            head.contains("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO';\n"),
+            head.contains("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES';\n"),
             "{head}"
         );
         assert_eq!(

@@ -1,6 +1,8 @@
 //! The DDL that makes a source table on the target.
 
 use super::{Column, ColumnDefault, Index, Table, quote};
+use crate::row::Kind;
+use std::borrow::Cow;
 
 /// Returns the statement that makes a database if it is missing.
 pub fn create_database(schema: &str) -> String {
@@ -32,7 +34,7 @@ pub fn create_table(table: &Table) -> String {
 }
 
 fn column_line(column: &Column) -> String {
-    let mut line = format!("{} {}", quote(&column.name), column.column_type);
+    let mut line = format!("{} {}", quote(&column.name), type_of(column));
     if let (Some(charset), Some(collation)) = (&column.charset, &column.collation) {
         line.push_str(&format!(" CHARACTER SET {charset} COLLATE {collation}"));
     }
@@ -58,6 +60,25 @@ fn column_line(column: &Column) -> String {
         line.push_str(&format!(" COMMENT {}", text(&column.comment)));
     }
     line
+}
+
+/// Returns the type that the target's column has.
+///
+/// A scale on FLOAT and DOUBLE is left out: OceanBase rounds to it in its own way, so that 1.235 in a
+/// `double(9,3)` would lose its last bit. Labels are quoted anew: TiDB prints a backslash in them
+/// bare.
+fn type_of(column: &Column) -> Cow<'_, str> {
+    let whole = column.column_type.as_str();
+    match (&column.kind, whole.find('('), whole.find(')')) {
+        (Kind::Enum(labels) | Kind::Set(labels), Some(open), _) => {
+            let labels: Vec<String> = labels.iter().map(|label| text(label)).collect();
+            Cow::Owned(format!("{}({})", &whole[..open], labels.join(",")))
+        }
+        (Kind::Float | Kind::Double, Some(open), Some(close)) if open < close => {
+            Cow::Owned(format!("{}{}", &whole[..open], &whole[close + 1..]))
+        }
+        _ => Cow::Borrowed(whole),
+    }
 }
 
 fn index_line(index: &Index) -> String {
@@ -86,6 +107,7 @@ fn text(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::{column_line, type_of};
     use crate::schema::testing::{column, part, table};
     use crate::schema::{TableName, create_table};
 
@@ -110,5 +132,23 @@ mod tests {
              CURRENT_TIMESTAMP(3),\n  PRIMARY KEY (`id`)\n) \
              DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin"
         );
+    }
+
+    #[test]
+    fn a_scale_that_would_round_is_left_out() {
+        let columns = vec![
+            column("id", 1, "decimal(9,2)", false),
+            column("f", 2, "double(9,3) unsigned", true),
+        ];
+        let table = table(TableName::new("s", "t"), columns, Vec::new());
+        assert_eq!(type_of(&table.columns[0]), "decimal(9,2)");
+        assert_eq!(column_line(&table.columns[1]), "`f` double unsigned NULL");
+    }
+
+    #[test]
+    fn labels_are_quoted_anew() {
+        let columns = vec![column("e", 1, r"enum('it''s','a\b')", true)];
+        let table = table(TableName::new("s", "t"), columns, Vec::new());
+        assert_eq!(type_of(&table.columns[0]), r"enum('it\'s','a\\b')");
     }
 }

@@ -61,6 +61,12 @@ pub fn obstacles(table: &Table, collations: &BTreeSet<String>) -> Vec<Obstacle> 
                 "it cannot be told from the error value of the type",
             );
         }
+        if has_ambiguous_label(&column.kind) {
+            push(
+                format!("column {} has a label with a backslash", column.name),
+                "TiDB prints a line break or NUL in a label as it prints a backslash before n, r or 0",
+            );
+        }
         if let Some(collation) = &column.collation
             && !collations.contains(collation)
         {
@@ -76,6 +82,18 @@ pub fn obstacles(table: &Table, collations: &BTreeSet<String>) -> Vec<Obstacle> 
 fn has_empty_label(kind: &Kind) -> bool {
     match kind {
         Kind::Enum(labels) | Kind::Set(labels) => labels.iter().any(String::is_empty),
+        _ => false,
+    }
+}
+
+fn has_ambiguous_label(kind: &Kind) -> bool {
+    let ambiguous = |label: &String| {
+        ["\\n", "\\r", "\\0"]
+            .iter()
+            .any(|pair| label.contains(pair))
+    };
+    match kind {
+        Kind::Enum(labels) | Kind::Set(labels) => labels.iter().any(ambiguous),
         _ => false,
     }
 }
