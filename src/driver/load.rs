@@ -10,7 +10,7 @@ use super::whole::compare_whole;
 use crate::apply::insert_rows;
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
 use crate::database::{LoadedChunk, Record};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::CommitTs;
 use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
@@ -18,7 +18,9 @@ use crate::proof::TableProof;
 use crate::row::{DigestKey, Rows};
 use crate::schema::{Pairing, Table, TableName};
 use crate::task::Task;
+use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -76,16 +78,17 @@ impl Load {
         self: Arc<Self>,
         tables: &[Arc<Table>],
     ) -> Result<BTreeMap<TableName, TableProof>> {
-        let mut links = Links::new(&self.task);
         let mut queue = VecDeque::new();
         let mut loads = BTreeMap::new();
-        for table in tables {
-            let stripes = self.plan(&mut links, table).await?;
+        for stripes in self.plan_all(tables).await? {
+            let Some(first) = stripes.first() else {
+                continue;
+            };
             let load = TableLoad {
                 stripes_left: stripes.len(),
                 ..TableLoad::default()
             };
-            loads.insert(table.name.clone(), load);
+            loads.insert(first.table.name.clone(), load);
             queue.extend(stripes);
         }
         let queue = Arc::new(Mutex::new(queue));
@@ -106,8 +109,35 @@ impl Load {
             .collect())
     }
 
+    /// Returns the stripes of all tables; several tables are planned at a time.
+    async fn plan_all(&self, tables: &[Arc<Table>]) -> Result<Vec<Vec<StripeWork>>> {
+        let next = AtomicUsize::new(0);
+        let planning = (0..self.task.workers).map(|worker| {
+            let next = &next;
+            async move {
+                let slot = u32::try_from(worker).expect("workers are few") + 1;
+                let mut links = Links::new(&self.task);
+                let mut planned = Vec::new();
+                while let Some(table) = tables.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    planned.push(self.plan(&mut links, slot, table).await?);
+                }
+                Ok::<_, Error>(planned)
+            }
+        });
+        Ok(try_join_all(planning)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
     /// Returns the stripes of a table as they were cut when its load began.
-    async fn plan(&self, links: &mut Links, table: &Arc<Table>) -> Result<Vec<StripeWork>> {
+    async fn plan(
+        &self,
+        links: &mut Links,
+        slot: u32,
+        table: &Arc<Table>,
+    ) -> Result<Vec<StripeWork>> {
         let (source, target) = links.sessions().await?;
         let known = self.record.load_chunks(target, &table.name).await?;
         let mut ranges: Vec<Range> = known
@@ -119,7 +149,7 @@ impl Load {
             source.set_snapshot(Some(self.base)).await?;
             let count = u32::try_from(self.task.workers).expect("workers are few");
             ranges = cut(source, table, count).await?;
-            self.record.begin(target, 0, self.lease.epoch).await?;
+            self.record.begin(target, slot, self.lease.epoch).await?;
             for (stripe, range) in (0..).zip(&ranges) {
                 let bounds = LoadedChunk {
                     stripe,
