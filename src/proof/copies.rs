@@ -1,7 +1,7 @@
 //! Rows without a key: how often each side holds the same row.
 
 use super::{Comparison, Difference, DifferenceKind, RowHasher, Tally};
-use crate::row::{CellError, RowDigest, Rows, Sum};
+use crate::row::{CellError, Cells, RowDigest, Rows, Sum};
 use std::collections::{BTreeMap, HashMap};
 
 /// How many copies of one row that differ are listed one by one; all are counted.
@@ -85,8 +85,12 @@ pub fn compare_copies(source: &Counted, target: &Counted) -> Comparison {
         }
         let row = side.get(digest).map(|copies| copies.row.clone());
         let common = on_source.min(on_target);
-        for copy in common + 1..=common + surplus.min(COPIES_LISTED) {
-            let missing = kind == DifferenceKind::Missing;
+        let missing = kind == DifferenceKind::Missing;
+        let listed = surplus.min(COPIES_LISTED);
+        for place in 1..=listed {
+            // A statement for each names the number that must be reached: the last copy goes first,
+            // and the first one comes first.
+            let copy = common + if missing { place } else { listed + 1 - place };
             result.differences.push(Difference {
                 kind,
                 key: copy_key(digest, copy),
@@ -108,10 +112,16 @@ pub fn copy_key(digest: &RowDigest, copy: u64) -> Vec<u8> {
     key.packed(0).to_vec()
 }
 
+/// Returns the number of the copy from its key.
+pub fn copy_number(key: &[u8]) -> Option<u64> {
+    let number = Cells::of(key).nth(1)??;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::{Cells, DigestKey};
+    use crate::row::DigestKey;
     use crate::schema::TableName;
     use crate::schema::testing::{column, table};
 

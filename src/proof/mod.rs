@@ -7,5 +7,5 @@ mod verdict;
 
 pub use bucket::{Buckets, DifferingBuckets, RowHasher, part_of};
 pub use compare::{Comparison, Difference, DifferenceKind, Tally, compare, retain_keys};
-pub use copies::{Copies, Counted, compare_copies, copy_key};
+pub use copies::{Copies, Counted, compare_copies, copy_key, copy_number};
 pub use verdict::{Counts, How, Reason, TableProof, Verdict};
