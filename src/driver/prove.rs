@@ -1,6 +1,6 @@
 //! Proving batches: the keys that a batch touched, read from both sides at its fence.
 
-use super::chunk_read::{Findings, Moment, Spare, cell_failure, compare_rows};
+use super::chunk_read::{Findings, Moment, Spare, compare_rows};
 use super::copies::{ROWS_PER_QUERY, Wanted};
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
@@ -12,7 +12,7 @@ use crate::error::{ErrorKind, Result};
 use crate::feed::{FoldedRow, FoldedTable};
 use crate::fence::Fence;
 use crate::journal::{BatchRow, FoundBy, Journal, now_ms};
-use crate::proof::{Comparison, Reason, retain_keys};
+use crate::proof::{Comparison, DifferenceKind, Reason};
 use crate::row::{DigestKey, Rows};
 use crate::schema::Table;
 use crate::task::Task;
@@ -214,6 +214,10 @@ impl Prover {
 
     /// Reads the rows of some keys on both sides and compares them; none if these are several keys
     /// and their rows more than is held at once.
+    ///
+    /// By a collation a server finds 'A' where 'a' was asked for, and the other one may not. So a row
+    /// that was found beside the keys, and on one side only, is asked for by its own key too: then
+    /// both sides find it, if they have it.
     async fn compare_keys(
         &self,
         links: &mut Links,
@@ -226,6 +230,40 @@ impl Prover {
             w: fence.w,
             s: Some(fence.s),
         };
+        let (comparison, whole) = self
+            .read_keys(links, at, table, keys, CHUNK_BYTES_MAX)
+            .await?;
+        if !whole && keys.len() > 1 {
+            return Ok(None);
+        }
+        let unpaired = comparison.differences.iter();
+        let beside = unpaired
+            .filter(|found| found.kind != DifferenceKind::Changed)
+            .map(|found| found.key.as_slice())
+            .filter(|key| !keys.contains(key));
+        let all: Vec<&[u8]> = keys.iter().copied().chain(beside).collect();
+        if all.len() == keys.len() {
+            return Ok(Some(comparison));
+        }
+        // One key has few rows beside it; a part of them would look different where nothing is.
+        let bytes_max = match keys.len() {
+            1 => usize::MAX,
+            _ => CHUNK_BYTES_MAX,
+        };
+        let (comparison, whole) = self.read_keys(links, at, table, &all, bytes_max).await?;
+        Ok(whole.then_some(comparison))
+    }
+
+    /// Reads what both sides find by some keys and compares it; false if there was more than is held
+    /// at once.
+    async fn read_keys(
+        &self,
+        links: &mut Links,
+        at: Moment<'_>,
+        table: &Arc<Table>,
+        keys: &[&[u8]],
+        bytes_max: usize,
+    ) -> Result<(Comparison, bool)> {
         let (source, target) = at.sessions(links).await?;
         let condition = lookup_condition(table, keys.iter().copied());
         let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
@@ -233,23 +271,18 @@ impl Prover {
             source.scan_up_to(
                 source_scan(table, Some(&condition)),
                 &mut source_rows,
-                CHUNK_BYTES_MAX
+                bytes_max
             ),
             target.scan_up_to(
                 target_scan(table, Some(&condition), at.s),
                 &mut target_rows,
-                CHUNK_BYTES_MAX
+                bytes_max
             )
         );
         let whole = source_whole? & target_whole?;
-        if !whole && keys.len() > 1 {
-            return Ok(None);
-        }
-        let retain = |rows| retain_keys(table, rows, keys).map_err(|e| cell_failure(table, e));
-        let (source_rows, target_rows) = (retain(source_rows)?, retain(target_rows)?);
         // Batches are small, and their buffers too.
         let (key, spare) = (&self.digest_key, Spare::default());
         let comparison = compare_rows(table, key, source_rows, target_rows, &spare).await?;
-        Ok(Some(comparison))
+        Ok((comparison, whole))
     }
 }
