@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Expired,
     /// The table changed its definition under a read of an older snapshot.
     SchemaChanged,
+    /// A server could not hold what a statement asked for.
+    Memory,
     /// A server rejected a statement for good.
     Rejected,
     /// The feed holds something that rowproof cannot carry.
@@ -47,6 +49,7 @@ impl ErrorKind {
             ErrorKind::Refused
             | ErrorKind::Expired
             | ErrorKind::SchemaChanged
+            | ErrorKind::Memory
             | ErrorKind::Rejected
             | ErrorKind::Feed => 2,
         }

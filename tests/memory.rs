@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 /// The bound of the whole program, in KiB.
-const RESIDENT_MAX_KIB: u64 = 300 << 10;
+pub const RESIDENT_MAX_KIB: u64 = 300 << 10;
 
 /// How often the table of the large transaction is doubled: its old and new rows are 140 MB.
 const DOUBLINGS_OF_TRANSACTION: u32 = 6;
@@ -99,7 +99,7 @@ async fn inv_8_a_large_transaction_is_followed_in_bounded_memory() {
 }
 
 /// Reads the highest resident memory that a process has had; none when it has ended.
-fn peak_kib(pid: u32) -> Option<u64> {
+pub fn peak_kib(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
         .lines()

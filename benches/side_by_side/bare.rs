@@ -6,7 +6,7 @@
 use crate::lab::{connect, run as execute};
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
-use rowproof::chunk::{Range, Walk, stripes};
+use rowproof::chunk::{Key, Range, Walk, stripes};
 use rowproof::database::{Catalog, Server, Session, key_bounds, newest_fence};
 use rowproof::fence::{Fence, FenceState};
 use rowproof::row::Rows;
@@ -61,7 +61,9 @@ impl Cuts {
                     .scan(read.source_sql(&table, Some(asked)), &mut rows)
                     .await?;
                 let exhausted = rows.len() < asked;
-                let chunk = walk.on_read(&table, &rows, exhausted).range;
+                let last = rows.len().checked_sub(1);
+                let last = last.map(|last| Key::of(&table, rows.packed(last)));
+                let chunk = walk.on_read(&rows, last, exhausted).range;
                 cuts.push(Cut { read, asked, chunk });
             }
             stripes.push(cuts);
@@ -79,8 +81,8 @@ impl Cuts {
         let mut target = Session::connect(&task.target, Server::OceanBase).await?;
         let fence = fence(&mut target, task).await?;
         let pair = |cut: &Cut| Pair {
-            source: cut.read.source_sql(&self.table, Some(cut.asked)),
-            target: cut.chunk.target_sql(&self.table, Some(fence.s)),
+            source: cut.read.source_sql(&self.table, Some(cut.asked)).sql,
+            target: cut.chunk.target_sql(&self.table, Some(fence.s)).sql,
         };
         let stripes = self
             .stripes

@@ -5,4 +5,7 @@ mod literal;
 mod statement;
 
 pub use literal::{literal, text_literal};
-pub use statement::{column_list, delete_keys, insert_rows, key_condition, lookup_condition};
+pub use statement::{
+    column_list, delete_keys, insert_rows, key_condition, label_number, lookup_condition,
+    rows_condition,
+};

@@ -1,8 +1,8 @@
 //! The statements that write rows.
 
 use super::literal;
-use crate::row::Cells;
-use crate::schema::{Table, quote};
+use crate::row::{Cells, Kind};
+use crate::schema::{Column, Table, quote};
 use std::fmt::Write;
 
 /// The bytes after which a statement ends and the next begins: far below `max_allowed_packet`, and
@@ -26,13 +26,16 @@ pub fn column_list(table: &Table) -> String {
 ///
 /// Every column is named and given a value, so that neither a default nor `ON UPDATE` ever fires
 /// (INV-10).
-pub fn insert_rows<'a>(table: &Table, rows: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+pub fn insert_rows<'a>(
+    table: &'a Table,
+    rows: impl IntoIterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = String> {
     let head = format!(
         "INSERT INTO {} ({}) VALUES ",
         table.target.sql(),
         column_list(table)
     );
-    batched(&head, "", rows, |row, sql| {
+    batched(head, "", rows, |row, sql| {
         sql.push('(');
         push_cells(table, row, table.columns.len(), ", ", sql);
         sql.push(')');
@@ -40,13 +43,16 @@ pub fn insert_rows<'a>(table: &Table, rows: impl IntoIterator<Item = &'a [u8]>) 
 }
 
 /// Returns the statements that delete the rows with these packed keys, where they exist.
-pub fn delete_keys<'a>(table: &Table, keys: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+pub fn delete_keys<'a>(
+    table: &'a Table,
+    keys: impl IntoIterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = String> {
     let head = format!(
         "DELETE FROM {} WHERE {} IN (",
         table.target.sql(),
         key_tuple(table)
     );
-    batched(&head, ")", keys, |key, sql| push_key(table, key, sql))
+    batched(head, ")", keys, |key, sql| push_key(table, key, sql))
 }
 
 /// Returns the condition that finds the rows with these packed keys.
@@ -68,17 +74,101 @@ pub fn key_condition(table: &Table, key: &[u8]) -> String {
         .key()
         .iter()
         .zip(Cells::of(key))
-        .map(|(column, cell)| format!("{} = {}", quote(&column.name), literal(&column.kind, cell)))
+        .map(|(column, cell)| format!("{} = {}", compared(column), number_or_literal(column, cell)))
         .collect();
     conditions.join(" AND ")
 }
 
+/// Returns a condition that finds these packed rows of a table without a key, on both servers, and
+/// perhaps others: what it finds must be compared in canonical form.
+pub fn rows_condition<'a>(table: &Table, rows: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let rows = rows.into_iter().map(|row| {
+        let cells = table.columns.iter().zip(Cells::of(row));
+        let conditions: Vec<String> = cells
+            .filter_map(|(column, cell)| wide_condition(column, cell))
+            .collect();
+        match conditions.as_slice() {
+            [] => "TRUE".to_owned(),
+            conditions => conditions.join(" AND "),
+        }
+    });
+    let rows: Vec<String> = rows.map(|row| format!("({row})")).collect();
+    rows.join(" OR ")
+}
+
+/// The bytes of the longest text that stands in a condition; a longer one is known by its length.
+const CONDITION_BYTES: usize = 1_024;
+
+/// Returns a condition that holds at least for this value of a column; none where the two servers
+/// may compare it differently.
+fn wide_condition(column: &Column, cell: Option<&[u8]>) -> Option<String> {
+    let name = quote(&column.name);
+    let Some(bytes) = cell else {
+        return Some(format!("{name} IS NULL"));
+    };
+    let is_utf8 = column
+        .charset
+        .as_deref()
+        .is_none_or(|charset| matches!(charset, "utf8mb4" | "utf8" | "utf8mb3" | "ascii"));
+    match column.kind {
+        Kind::Enum(_) | Kind::Set(_) | Kind::Json => None,
+        Kind::Char | Kind::Text if !is_utf8 => None,
+        Kind::Text | Kind::Bytes if bytes.len() > CONDITION_BYTES => {
+            Some(format!("LENGTH({name}) = {}", bytes.len()))
+        }
+        _ => Some(format!(
+            "{} = {}",
+            compared(column),
+            literal(&column.kind, cell)
+        )),
+    }
+}
+
+/// Returns the expression of a column by which its values are found. OceanBase compares a FLOAT with
+/// six digits; widened, it is compared whole. In a key it refuses to compare an ENUM with a label
+/// (error 1210), but not its number.
+fn compared(column: &Column) -> String {
+    match column.kind {
+        Kind::Float => format!("{} * 1e0", quote(&column.name)),
+        Kind::Enum(_) | Kind::Set(_) => format!("{} + 0", quote(&column.name)),
+        _ => quote(&column.name),
+    }
+}
+
+/// Returns the number of an ENUM or a SET, and else the literal.
+fn number_or_literal(column: &Column, cell: Option<&[u8]>) -> String {
+    match cell.and_then(|cell| label_number(&column.kind, cell)) {
+        Some(number) => number.to_string(),
+        None => literal(&column.kind, cell),
+    }
+}
+
+/// Returns the number behind the label of an ENUM or the labels of a SET; none of another kind.
+pub fn label_number(kind: &Kind, cell: &[u8]) -> Option<u64> {
+    match kind {
+        Kind::Enum(labels) => place_of(labels, cell),
+        Kind::Set(labels) => {
+            let mut given = cell.split(|byte| *byte == b',');
+            given.try_fold(0_u64, |bits, label| match place_of(labels, label)? {
+                0 => Some(bits),
+                place => Some(bits | 1_u64.checked_shl(u32::try_from(place).ok()? - 1)?),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Returns the place of a label, counted from 1; 0 is the error value.
+fn place_of(labels: &[String], label: &[u8]) -> Option<u64> {
+    if label.is_empty() {
+        return Some(0);
+    }
+    let place = labels.iter().position(|known| known.as_bytes() == label)?;
+    Some(place as u64 + 1)
+}
+
 fn key_tuple(table: &Table) -> String {
-    let names: Vec<String> = table
-        .key()
-        .iter()
-        .map(|column| quote(&column.name))
-        .collect();
+    let names: Vec<String> = table.key().iter().map(compared).collect();
     if names.len() == 1 {
         names.concat()
     } else {
@@ -90,7 +180,11 @@ fn push_key(table: &Table, key: &[u8], sql: &mut String) {
     if table.key_len > 1 {
         sql.push('(');
     }
-    push_cells(table, key, table.key_len, ", ", sql);
+    let cells = table.key().iter().zip(Cells::of(key));
+    let values: Vec<String> = cells
+        .map(|(column, cell)| number_or_literal(column, cell))
+        .collect();
+    sql.push_str(&values.join(", "));
     if table.key_len > 1 {
         sql.push(')');
     }
@@ -111,27 +205,32 @@ fn push_cells(table: &Table, packed: &[u8], count: usize, separator: &str, sql: 
     }
 }
 
-/// Joins items into statements of bounded length.
+/// Joins items into statements of bounded length, each made when it is asked for.
 fn batched<'a>(
-    head: &str,
-    tail: &str,
+    head: String,
+    tail: &'static str,
     items: impl IntoIterator<Item = &'a [u8]>,
-    mut push: impl FnMut(&[u8], &mut String),
-) -> Vec<String> {
-    let mut statements = Vec::new();
-    let mut sql = String::new();
-    for (place, item) in items.into_iter().enumerate() {
-        let full = sql.len() > STATEMENT_BYTES || place % STATEMENT_ITEMS == 0;
-        if full && !sql.is_empty() {
-            sql.push_str(tail);
-            statements.push(std::mem::take(&mut sql));
+    push: impl Fn(&[u8], &mut String),
+) -> impl Iterator<Item = String> {
+    let mut items = items.into_iter().peekable();
+    std::iter::from_fn(move || {
+        items.peek()?;
+        let mut sql = head.clone();
+        for place in 0..STATEMENT_ITEMS {
+            // One item may be larger than all the others together: it stands alone.
+            let large = items
+                .peek()
+                .is_some_and(|item| item.len() > STATEMENT_BYTES);
+            if place > 0 && (large || sql.len() > STATEMENT_BYTES) {
+                break;
+            }
+            let Some(item) = items.next() else { break };
+            if place > 0 {
+                sql.push_str(", ");
+            }
+            push(item, &mut sql);
         }
-        sql.push_str(if sql.is_empty() { head } else { ", " });
-        push(item, &mut sql);
-    }
-    if !sql.is_empty() {
         sql.push_str(tail);
-        statements.push(sql);
-    }
-    statements
+        Some(sql)
+    })
 }

@@ -8,7 +8,7 @@ mod size;
 mod stripe;
 mod walk;
 
-pub use range::{Key, Range};
-pub use size::ChunkSize;
+pub use range::{Key, ROW_ID, Range};
+pub use size::{CHUNK_BYTES_MAX, ChunkSize};
 pub use stripe::stripes;
 pub use walk::{Chunk, Walk};

@@ -10,6 +10,10 @@ const ROWS_MAX: usize = 20_000;
 /// The rows of the first chunk of a table whose row size the server does not know.
 const ROWS_FIRST: usize = 1_000;
 
+/// The bytes at which the read of a chunk is cut, whatever was expected: its rows so far make the
+/// chunk. What is held is at most this and one row (INV-8).
+pub const CHUNK_BYTES_MAX: usize = 2 * BYTES_AIMED;
+
 /// The number of rows of the next chunk, corrected by what the last one weighed.
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkSize {
@@ -32,6 +36,14 @@ impl ChunkSize {
     /// Returns how many rows the next chunk may have.
     pub fn rows(self) -> usize {
         self.rows
+    }
+
+    /// Makes chunks much smaller: the server could not hold what was asked of it. False if they are
+    /// of one row already.
+    pub fn shrink(&mut self) -> bool {
+        let shrinks = self.rows > 1;
+        self.rows = (self.rows / 16).max(1);
+        shrinks
     }
 
     /// Corrects the size by a chunk that was read.
@@ -59,5 +71,13 @@ mod tests {
         assert_eq!(size.rows(), ROWS_MAX);
         size.learn(10, 10 * BYTES_AIMED);
         assert_eq!(size.rows(), 1);
+    }
+
+    #[test]
+    fn a_server_that_is_short_of_memory_is_asked_for_less_until_for_one_row() {
+        let mut size = ChunkSize::new(0);
+        assert!(size.shrink() && size.shrink() && size.shrink());
+        assert_eq!(size.rows(), 1);
+        assert!(!size.shrink());
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{ChunkSize, Key, Range};
 use crate::row::Rows;
-use crate::schema::Table;
 
 /// The walk through one stripe: every chunk begins behind the last key of the one before.
 #[derive(Clone, Debug)]
@@ -59,16 +58,19 @@ impl Walk {
         (!self.finished).then(|| (range, self.size.rows()))
     }
 
+    /// Makes the next reads much smaller, because the server could not hold the last one; false if
+    /// they are of one row already.
+    pub fn shrink(&mut self) -> bool {
+        self.size.shrink()
+    }
+
     /// Takes in what the read brought and returns the chunk that it makes up.
     ///
-    /// `exhausted` says that the read came back short: its chunk is the last and covers all keys to
-    /// the end of the stripe, so that the proof sees rows that only the target has.
-    pub fn on_read(&mut self, table: &Table, rows: &Rows, exhausted: bool) -> Chunk {
+    /// `last` is the key of the last row. `exhausted` says that the read came back short: its chunk
+    /// is the last and covers all keys to the end of the stripe, so that the proof sees rows that
+    /// only the target has.
+    pub fn on_read(&mut self, rows: &Rows, last: Option<Key>, exhausted: bool) -> Chunk {
         let after = self.after.take();
-        let last = rows
-            .len()
-            .checked_sub(1)
-            .map(|last| Key::of(table, rows.packed(last)));
         let up_to = if exhausted {
             self.stripe.up_to.clone()
         } else {
@@ -89,8 +91,6 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::testing::integer_table;
-
     fn rows(ids: std::ops::Range<u32>) -> Rows {
         let mut rows = Rows::new();
         for id in ids {
@@ -105,11 +105,10 @@ mod tests {
 
     #[test]
     fn chunks_share_their_ends_and_the_last_is_open() {
-        let table = integer_table("s", "t");
         let mut walk = Walk::new(Range::default(), 0);
         let (range, asked) = walk.next_read().expect("a first chunk");
         assert_eq!((range, asked), (Range::default(), 1_000));
-        let first = walk.on_read(&table, &rows(0..1_000), false);
+        let first = walk.on_read(&rows(0..1_000), key(999), false);
         assert_eq!(
             first.range,
             Range {
@@ -119,7 +118,7 @@ mod tests {
         );
         let (range, _) = walk.next_read().expect("a second chunk");
         assert_eq!(range.after, key(999));
-        let second = walk.on_read(&table, &rows(1_000..1_003), true);
+        let second = walk.on_read(&rows(1_000..1_003), key(1_002), true);
         assert_eq!(
             second,
             Chunk {
@@ -135,13 +134,12 @@ mod tests {
 
     #[test]
     fn inv_3_a_resumed_walk_goes_on_behind_the_last_committed_chunk() {
-        let table = integer_table("s", "t");
         let stripe = Range {
             after: None,
             up_to: key(5_000),
         };
         let mut walk = Walk::new(stripe.clone(), 0);
-        let first = walk.on_read(&table, &rows(0..1_000), false);
+        let first = walk.on_read(&rows(0..1_000), key(999), false);
         let mut resumed = Walk::new(stripe, 0);
         resumed.resume_after(&first);
         assert_eq!(
@@ -162,7 +160,7 @@ mod tests {
     #[test]
     fn an_empty_table_is_one_chunk_over_everything() {
         let mut walk = Walk::new(Range::default(), 0);
-        let chunk = walk.on_read(&integer_table("s", "t"), &rows(0..0), true);
+        let chunk = walk.on_read(&rows(0..0), None, true);
         assert_eq!(chunk.range, Range::default());
         assert!(walk.next_read().is_none());
     }

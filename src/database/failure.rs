@@ -74,11 +74,21 @@ fn by_code(server: &str, code: u16) -> Error {
         | 5066
         | 6001..=6006
         | 6210..=6230 => (ErrorKind::Transient, "a passing fault"),
+        // TiDB: out of memory quota. OceanBase: no memory, or the tenant's limit is reached.
+        8175 | 8176 | 4013 | 4030 => (ErrorKind::Memory, "it has not enough memory"),
+        1153 | 4152 => (
+            ErrorKind::Refused,
+            "a row is larger than its max_allowed_packet",
+        ),
         1040 | 1053 => (ErrorKind::Unavailable, "it takes no connection"),
         _ => (ErrorKind::Rejected, "a statement was rejected"),
     };
     let error = Error::new(kind, format!("{server}: {what} (error {code})"));
     match kind {
+        ErrorKind::Refused if matches!(code, 1153 | 4152) => error.advise(
+            "SET GLOBAL max_allowed_packet on the target to four times the largest row, and run \
+             the same command again",
+        ),
         ErrorKind::Refused => error.advise(
             "compare the user's grants with those in the README, and the password settings of \
              the task file",

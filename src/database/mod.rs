@@ -15,6 +15,6 @@ mod tidb;
 pub use catalog::{Catalog, collations};
 pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
-pub use scan::{column_expressions, source_scan, target_scan};
-pub use session::{Server, Session};
+pub use scan::{Select, column_expressions, source_scan, source_whole, target_scan, target_whole};
+pub use session::{Scan, Server, Session};
 pub use tidb::{current_ts, gc_life_time, key_bounds};

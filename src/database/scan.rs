@@ -1,9 +1,9 @@
 //! The queries that read rows, in a form in which both servers' texts are lossless.
 
-use crate::chunk::Range;
+use crate::chunk::{ROW_ID, Range};
 use crate::fence::Scn;
 use crate::row::Kind;
-use crate::schema::{Table, quote};
+use crate::schema::{Column, Table, quote};
 
 /// Returns the expressions that read the columns in layout order.
 ///
@@ -11,8 +11,11 @@ use crate::schema::{Table, quote};
 /// which `+ 0e0` would not. So is a DOUBLE with a scale, which OceanBase prints rounded to it. BIT is
 /// read as a number.
 pub fn column_expressions(table: &Table) -> String {
-    let expressions: Vec<String> = table
-        .columns
+    expressions(&table.columns)
+}
+
+fn expressions(columns: &[Column]) -> String {
+    let expressions: Vec<String> = columns
         .iter()
         .map(|column| match column.kind {
             Kind::Float => format!("{} * 1e0", quote(&column.name)),
@@ -34,60 +37,140 @@ pub fn column_expressions(table: &Table) -> String {
 /// twice the rows that are wanted, and cuts them off itself. To other servers it is a comment.
 const LIMIT_HINT: &str = "/*+ LIMIT_TO_COP() SET_VAR(tidb_enable_paging=OFF) */ ";
 
+/// A query of rows.
+#[derive(Clone, Debug)]
+pub struct Select {
+    /// The text.
+    pub sql: String,
+    /// Whether a first column is selected that is no part of the rows.
+    pub guarded: bool,
+}
+
+impl<T: Into<String>> From<T> for Select {
+    fn from(sql: T) -> Self {
+        Select {
+            sql: sql.into(),
+            guarded: false,
+        }
+    }
+}
+
 /// Returns the query that reads rows on the source in the order of the key, as the session's
 /// snapshot shows them: those that fulfil the condition and the table's filter.
-pub fn source_scan(table: &Table, condition: Option<&str>, limit: Option<usize>) -> String {
-    let filter = table.filter.as_deref().map(|filter| format!("({filter})"));
-    let conditions: Vec<&str> = condition.into_iter().chain(filter.as_deref()).collect();
-    let mut sql = format!(
-        "SELECT {}{} FROM {}",
-        limit.map_or("", |_| LIMIT_HINT),
-        column_expressions(table),
-        table.name.sql()
-    );
-    push_condition_and_order(table, &conditions.join(" AND "), &mut sql);
-    if let Some(limit) = limit {
-        sql.push_str(&format!(" LIMIT {limit}"));
-    }
-    sql
+pub fn source_scan(table: &Table, condition: Option<&str>) -> Select {
+    on_source(table, guard_of(table), condition, None, &key_order(table))
+}
+
+/// Returns the query that reads all rows on the source, in any order.
+pub fn source_whole(table: &Table) -> Select {
+    on_source(table, guard_of(table), None, None, "")
 }
 
 /// Returns the query that reads rows on the target in the order of the key, as of a snapshot or as
 /// they are now.
-pub fn target_scan(table: &Table, condition: Option<&str>, snapshot: Option<Scn>) -> String {
+pub fn target_scan(table: &Table, condition: Option<&str>, snapshot: Option<Scn>) -> Select {
+    on_target(table, condition, snapshot, &key_order(table))
+}
+
+/// Returns the query that reads all rows on the target, in any order.
+pub fn target_whole(table: &Table, snapshot: Option<Scn>) -> Select {
+    on_target(table, None, snapshot, "")
+}
+
+fn key_order(table: &Table) -> String {
+    let key = table.key().iter().map(|column| quote(&column.name));
+    key.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns a small column to stand before the rows, where the first of theirs may be large.
+fn guard_of(table: &Table) -> Option<&'static str> {
+    table.has_large_first_column().then_some("0")
+}
+
+fn on_source(
+    table: &Table,
+    guard: Option<&str>,
+    condition: Option<&str>,
+    limit: Option<usize>,
+    order: &str,
+) -> Select {
+    let filter = table.filter.as_deref().map(|filter| format!("({filter})"));
+    let conditions: Vec<&str> = condition.into_iter().chain(filter.as_deref()).collect();
     let mut sql = format!(
-        "SELECT {} FROM {}",
+        "SELECT {}{}{} FROM {}",
+        limit.map_or("", |_| LIMIT_HINT),
+        guard.map_or(String::new(), |guard| format!("{guard}, ")),
+        column_expressions(table),
+        table.name.sql()
+    );
+    push_condition_and_order(&conditions.join(" AND "), order, &mut sql);
+    if let Some(limit) = limit {
+        sql.push_str(&format!(" LIMIT {limit}"));
+    }
+    Select {
+        sql,
+        guarded: guard.is_some(),
+    }
+}
+
+fn on_target(table: &Table, condition: Option<&str>, snapshot: Option<Scn>, order: &str) -> Select {
+    let guard = guard_of(table);
+    let mut sql = format!(
+        "SELECT {}{} FROM {}",
+        guard.map_or(String::new(), |guard| format!("{guard}, ")),
         column_expressions(table),
         table.target.sql()
     );
     if let Some(snapshot) = snapshot {
         sql.push_str(&format!(" AS OF SNAPSHOT {snapshot}"));
     }
-    push_condition_and_order(table, condition.unwrap_or_default(), &mut sql);
-    sql
+    push_condition_and_order(condition.unwrap_or_default(), order, &mut sql);
+    Select {
+        sql,
+        guarded: guard.is_some(),
+    }
 }
 
-fn push_condition_and_order(table: &Table, condition: &str, sql: &mut String) {
+fn push_condition_and_order(condition: &str, order: &str, sql: &mut String) {
     if !condition.is_empty() {
-        sql.push_str(" WHERE ");
-        sql.push_str(condition);
+        sql.push_str(&format!(" WHERE {condition}"));
     }
-    let key: Vec<String> = table
-        .key()
-        .iter()
-        .map(|column| quote(&column.name))
-        .collect();
-    sql.push_str(&format!(" ORDER BY {}", key.join(", ")));
+    if !order.is_empty() {
+        sql.push_str(&format!(" ORDER BY {order}"));
+    }
 }
 
 impl Range {
-    /// Returns the query that reads up to `limit` rows of this range on the source.
-    pub fn source_sql(&self, table: &Table, limit: Option<usize>) -> String {
-        source_scan(table, self.source_condition(table).as_deref(), limit)
+    /// Returns the query that reads up to `limit` rows of this range on the source. The column before
+    /// the rows of a table without a key is the number by which it is walked.
+    pub fn source_sql(&self, table: &Table, limit: Option<usize>) -> Select {
+        let condition = self.source_condition(table);
+        let guard = match table.key_len {
+            0 => Some(ROW_ID),
+            _ => guard_of(table),
+        };
+        let order = Range::source_order(table);
+        on_source(table, guard, condition.as_deref(), limit, &order)
+    }
+
+    /// Returns the query that reads the key at a place, counted from 0, of this range on the target.
+    pub fn target_key_sql(&self, table: &Table, snapshot: Option<Scn>, place: usize) -> String {
+        let mut sql = format!(
+            "SELECT {} FROM {}",
+            expressions(table.key()),
+            table.target.sql()
+        );
+        if let Some(snapshot) = snapshot {
+            sql.push_str(&format!(" AS OF SNAPSHOT {snapshot}"));
+        }
+        let condition = self.target_condition(table).unwrap_or_default();
+        push_condition_and_order(&condition, &Range::target_order(table), &mut sql);
+        sql.push_str(&format!(" LIMIT {place}, 1"));
+        sql
     }
 
     /// Returns the query that reads this range on the target, now or as of a snapshot.
-    pub fn target_sql(&self, table: &Table, snapshot: Option<Scn>) -> String {
+    pub fn target_sql(&self, table: &Table, snapshot: Option<Scn>) -> Select {
         target_scan(table, self.target_condition(table).as_deref(), snapshot)
     }
 }

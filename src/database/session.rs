@@ -1,19 +1,21 @@
 //! One connection with rowproof's settings, asserted.
 
 use super::failure::failure;
+use super::scan::Select;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::fence::Fence;
 use crate::row::Rows;
 use crate::task::Endpoint;
 use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
 use secrecy::ExposeSecret;
 use sqlx::error::UnexpectedNullError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Decode, MySql, Row};
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// Which kind of server a session talks to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,6 +81,7 @@ pub struct Session {
     label: String,
     snapshot: Option<CommitTs>,
     asserted_fence: Option<Fence>,
+    abandoned: bool,
 }
 
 impl Session {
@@ -119,6 +122,7 @@ impl Session {
             label,
             snapshot: None,
             asserted_fence: None,
+            abandoned: false,
         };
         session.apply_settings().await?;
         Ok(session)
@@ -141,33 +145,46 @@ impl Session {
             .map_err(|error| failure(&self.label, &error))
     }
 
-    /// Reads the rows of a query into `rows`, cell by cell as the server's text.
+    /// Reads all rows of a query into `rows`; for results that are known to be small.
+    pub async fn scan(&mut self, sql: impl Into<Select>, rows: &mut Rows) -> Result<()> {
+        self.open_scan(sql).fill(rows, usize::MAX).await.map(|_| ())
+    }
+
+    /// Reads the rows of a query until `rows` holds `bytes_max`, and at least one; false if there
+    /// were more. INV-8: whatever the rows are, no more than that and one row is held. A session
+    /// whose read was cut is of no use any more, see [`Session::is_abandoned`].
+    pub async fn scan_up_to(
+        &mut self,
+        sql: impl Into<Select>,
+        rows: &mut Rows,
+        bytes_max: usize,
+    ) -> Result<bool> {
+        self.open_scan(sql).fill(rows, bytes_max).await
+    }
+
+    /// Starts to read the rows of a query, cell by cell as the server's text.
     ///
     /// The first column must be small: sqlx 0.9 takes a row whose first cell is 16 MiB or longer
-    /// for the end of the result. Tables are read in layout order, so it is a column of the key.
-    pub async fn scan(&mut self, sql: impl Into<String>, rows: &mut Rows) -> Result<()> {
-        let label = &self.label;
-        let mut stream = sqlx::raw_sql(AssertSqlSafe(sql.into())).fetch(&mut self.connection);
-        // One timer for many rows: it is looked at only while the server is awaited.
-        let mut silence = pin!(sleep(SILENCE_MAX));
-        loop {
-            let row = tokio::select! {
-                biased;
-                row = stream.try_next() => row.map_err(|error| failure(label, &error))?,
-                () = &mut silence => return Err(silent(label, SILENCE_MAX)),
-            };
-            let Some(row) = row else {
-                break;
-            };
-            if rows.len().is_multiple_of(ROWS_PER_TIMER) {
-                silence.as_mut().reset(Instant::now() + SILENCE_MAX);
-            }
-            for column in 0..row.len() {
-                rows.push_cell(cell(&row, column).map_err(|error| failure(label, &error))?);
-            }
-            rows.end_row();
+    /// for the end of the result. Tables are read in layout order, which puts the key there; where
+    /// that may be large or there is none, another column stands before it.
+    pub fn open_scan(&mut self, sql: impl Into<Select>) -> Scan<'_> {
+        let select = sql.into();
+        self.abandoned = true;
+        Scan {
+            stream: sqlx::raw_sql(AssertSqlSafe(select.sql)).fetch(&mut self.connection),
+            guarded: select.guarded,
+            guard: None,
+            label: &self.label,
+            abandoned: &mut self.abandoned,
+            ahead: None,
+            silence: Box::pin(sleep(SILENCE_MAX)),
         }
-        Ok(())
+    }
+
+    /// Tells whether a read was left before its end: what is left of it is still on its way, so
+    /// that the session must be closed.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
     /// Reads a small result as texts.
@@ -253,6 +270,66 @@ impl Session {
                 .advise("look for init_connect on the server, or a proxy that rewrites sessions"));
             }
         }
+        Ok(())
+    }
+}
+
+/// The rows of a query, read piece by piece.
+pub struct Scan<'s> {
+    stream: BoxStream<'s, std::result::Result<MySqlRow, sqlx::Error>>,
+    label: &'s str,
+    abandoned: &'s mut bool,
+    guarded: bool,
+    /// What stood before the last row.
+    guard: Option<Vec<u8>>,
+    /// The row that no longer fitted into the last piece.
+    ahead: Option<MySqlRow>,
+    /// One timer for many rows: it is looked at only while the server is awaited.
+    silence: Pin<Box<Sleep>>,
+}
+
+impl Scan<'_> {
+    /// Appends rows to `rows` until it holds `bytes_max`, and at least one; false if there are
+    /// more.
+    pub async fn fill(&mut self, rows: &mut Rows, bytes_max: usize) -> Result<bool> {
+        if let Some(row) = self.ahead.take() {
+            self.push(&row, rows)?;
+        }
+        loop {
+            if rows.len().is_multiple_of(ROWS_PER_TIMER) {
+                self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+            }
+            let next = tokio::select! {
+                biased;
+                next = self.stream.try_next() => next.map_err(|error| failure(self.label, &error))?,
+                () = &mut self.silence => return Err(silent(self.label, SILENCE_MAX)),
+            };
+            let Some(row) = next else {
+                *self.abandoned = false;
+                return Ok(true);
+            };
+            if rows.byte_len() >= bytes_max {
+                self.ahead = Some(row);
+                return Ok(false);
+            }
+            self.push(&row, rows)?;
+        }
+    }
+
+    /// Returns what stood in the column before the last row.
+    pub fn guard(&self) -> Option<&[u8]> {
+        self.guard.as_deref()
+    }
+
+    fn push(&mut self, row: &MySqlRow, rows: &mut Rows) -> Result<()> {
+        let failed = |error| failure(self.label, &error);
+        if self.guarded {
+            self.guard = cell(row, 0).map_err(failed)?.map(<[u8]>::to_vec);
+        }
+        for column in usize::from(self.guarded)..row.len() {
+            rows.push_cell(cell(row, column).map_err(failed)?);
+        }
+        rows.end_row();
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! the user that the README asks for may do no more than SELECT.
 
 use super::Session;
+use crate::chunk::ROW_ID;
 use crate::error::Result;
 use crate::feed::CommitTs;
 use crate::row::Kind;
@@ -25,16 +26,14 @@ pub async fn gc_life_time(session: &mut Session) -> Result<String> {
         .unwrap_or_default())
 }
 
-/// Returns the lowest and the highest key of a table with a single integer key; none otherwise or
-/// for an empty table.
+/// Returns the lowest and the highest key of a table with a single integer key, or the lowest and
+/// the highest number of the rows of a table without a key; none otherwise or for an empty table.
 pub async fn key_bounds(session: &mut Session, table: &Table) -> Result<Option<(i128, i128)>> {
-    let [key] = table.key() else {
-        return Ok(None);
+    let key = match table.key() {
+        [] => ROW_ID.to_owned(),
+        [key] if key.kind == Kind::Integer => quote(&key.name),
+        _ => return Ok(None),
     };
-    if key.kind != Kind::Integer {
-        return Ok(None);
-    }
-    let key = quote(&key.name);
     let sql = format!("SELECT MIN({key}), MAX({key}) FROM {}", table.name.sql());
     let rows = session.texts(sql).await?;
     let bound = |place: usize| rows.first()?.get(place)?.as_ref()?.parse().ok();

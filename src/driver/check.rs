@@ -1,8 +1,11 @@
 //! Checking whole tables of a live migration, at fences made after the check began.
 
-use super::chunk_read::{Spare, compare_rows, cut, read_chunk};
+use super::chunk_read::{
+    Findings, Moment, Spare, compare_in_pieces, compare_rows, cut, read_chunk,
+};
 use super::link::{Link, Links, Retries};
-use crate::chunk::{Chunk, Range, Walk};
+use super::whole::compare_whole;
+use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
 use crate::database::{Catalog, FollowedRow, Record, Session, current_ts, newest_fence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
@@ -10,7 +13,7 @@ use crate::fence::{Fence, FenceState};
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, TableProof, Verdict};
 use crate::row::{DigestKey, Rows};
-use crate::schema::{Table, TableName, compare};
+use crate::schema::{Pairing, Table, TableName, compare};
 use crate::task::{Scope, Task};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -227,9 +230,6 @@ impl Plan {
                     Reason::Unsupported,
                     "it is not part of the migration".to_owned(),
                 )),
-                (_, Some(_)) if table.key_len == 0 => {
-                    Some((Reason::Unsupported, "it has no usable key".to_owned()))
-                }
                 (_, Some(found)) => {
                     let differences = compare(&table, found);
                     (!differences.is_empty()).then(|| (Reason::Schema, differences.join("; ")))
@@ -248,7 +248,10 @@ impl Plan {
 
     async fn cut(&mut self, task: &Task, source: &mut Session, table: Arc<Table>) -> Result<()> {
         let count = u32::try_from(task.workers).expect("workers are few");
-        let ranges = cut(source, &table, count).await?;
+        let ranges = match table.pairing() {
+            Pairing::Ranges => cut(source, &table, count).await?,
+            Pairing::Buckets | Pairing::Copies => vec![Range::default()],
+        };
         let work = |range| StripeWork {
             table: Arc::clone(&table),
             range,
@@ -377,10 +380,16 @@ impl Checking {
         let mut refences = REFENCE_TRIES;
         loop {
             let before = walk.clone();
-            match self
-                .advance(links, work, fence, &mut walk, &mut ahead)
-                .await
-            {
+            let advanced = match work.table.pairing() {
+                Pairing::Ranges => {
+                    self.advance(links, work, fence, &mut walk, &mut ahead)
+                        .await
+                }
+                Pairing::Buckets | Pairing::Copies => {
+                    self.whole(links, &work.table, fence).await.map(|()| false)
+                }
+            };
+            match advanced {
                 Ok(false) => return Ok(()),
                 Ok(true) => {
                     retries = Retries::new();
@@ -405,6 +414,31 @@ impl Checking {
         }
     }
 
+    /// Compares a table whose rows have no common order.
+    async fn whole(&self, links: &mut Links, table: &Arc<Table>, fence: Fence) -> Result<()> {
+        let (at, findings) = (self.moment(fence), self.findings(fence));
+        let tally = compare_whole(links, at, table, &self.digest_key, &findings).await?;
+        self.with_proof(&table.name, |proof| proof.add(fence, &tally));
+        self.bar.inc(tally.source.rows());
+        Ok(())
+    }
+
+    fn moment(&self, fence: Fence) -> Moment<'_> {
+        Moment {
+            task: &self.task.name,
+            w: fence.w,
+            s: Some(fence.s),
+        }
+    }
+
+    fn findings(&self, fence: Fence) -> Findings<'_> {
+        Findings {
+            journal: &self.journal,
+            fence,
+            by: FoundBy::Check,
+        }
+    }
+
     /// Compares the chunk in hand while the next one is read; false when there is none left.
     async fn advance(
         &self,
@@ -414,40 +448,42 @@ impl Checking {
         walk: &mut Walk,
         ahead: &mut Option<(Chunk, Rows)>,
     ) -> Result<bool> {
-        let (source, target) = links.sessions().await?;
-        source.set_snapshot(Some(fence.w)).await?;
+        let (at, findings) = (self.moment(fence), self.findings(fence));
+        let (source, target) = at.sessions(links).await?;
         let table = &work.table;
         let Some((chunk, source_rows)) = &*ahead else {
             *ahead = read_chunk(source, table, walk, &self.spare).await?;
             return Ok(ahead.is_some());
         };
         let mut target_rows = self.spare.take();
-        let read_target = async {
-            target.assert_fence(&self.task.name, fence).await?;
-            let sql = chunk.range.target_sql(table, Some(fence.s));
-            target.scan(sql, &mut target_rows).await
-        };
-        let (next, read) = tokio::join!(read_chunk(source, table, walk, &self.spare), read_target);
-        let (next, ()) = (next?, read?);
+        let sql = chunk.range.target_sql(table, at.s);
+        let (next, whole) = tokio::join!(
+            read_chunk(source, table, walk, &self.spare),
+            target.scan_up_to(sql, &mut target_rows, CHUNK_BYTES_MAX)
+        );
+        let (next, whole) = (next?, whole?);
         let rows = source_rows.len() as u64;
-        let Some((_, source_rows)) = std::mem::replace(ahead, next) else {
-            return Ok(false);
+        let tally = if whole {
+            let Some((_, source_rows)) = std::mem::replace(ahead, next) else {
+                return Ok(false);
+            };
+            let comparison = compare_rows(
+                table,
+                &self.digest_key,
+                source_rows,
+                target_rows,
+                &self.spare,
+            )
+            .await?;
+            findings.keep(&table.name, &comparison).await?
+        } else {
+            drop(target_rows);
+            let (key, range) = (&self.digest_key, chunk.range.clone());
+            let tally = compare_in_pieces(links, at, table, key, range, &findings).await?;
+            *ahead = next;
+            tally
         };
-        let comparison = compare_rows(
-            table,
-            &self.digest_key,
-            source_rows,
-            target_rows,
-            &self.spare,
-        )
-        .await?;
-        let found = &comparison.differences;
-        if !found.is_empty() {
-            self.journal
-                .add_differences(&table.name, fence, FoundBy::Check, found)
-                .await?;
-        }
-        self.with_proof(&table.name, |proof| proof.add(fence, &comparison));
+        self.with_proof(&table.name, |proof| proof.add(fence, &tally));
         self.bar.inc(rows);
         Ok(true)
     }

@@ -1,11 +1,15 @@
 //! Reading and comparing one chunk, for the load and for checks alike.
 
-use crate::chunk::{Chunk, Range, Walk, stripes};
+use super::link::Links;
+use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Key, Range, Walk, stripes};
 use crate::database::{Session, key_bounds};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proof::{Comparison, compare};
-use crate::row::{DigestKey, Rows};
-use crate::schema::Table;
+use crate::feed::CommitTs;
+use crate::fence::{Fence, Scn};
+use crate::journal::{FoundBy, Journal};
+use crate::proof::{Comparison, Tally, compare};
+use crate::row::{CellError, DigestKey, Rows};
+use crate::schema::{Table, TableName};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
@@ -53,7 +57,63 @@ pub async fn cut(source: &mut Session, table: &Table, count: u32) -> Result<Vec<
     })
 }
 
+/// The moment at which both sides are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// The task whose fence row is asserted.
+    pub task: &'a str,
+    /// The timestamp on the source.
+    pub w: CommitTs,
+    /// The snapshot on the target; none reads what is there now.
+    pub s: Option<Scn>,
+}
+
+impl Moment<'_> {
+    /// Returns both sessions, of which the source's reads at this moment and the target's is known
+    /// to agree with the fence.
+    pub async fn sessions<'l>(
+        &self,
+        links: &'l mut Links,
+    ) -> Result<(&'l mut Session, &'l mut Session)> {
+        let (source, target) = links.sessions().await?;
+        source.set_snapshot(Some(self.w)).await?;
+        if let Some(s) = self.s {
+            target
+                .assert_fence(self.task, Fence { w: self.w, s })
+                .await?;
+        }
+        Ok((source, target))
+    }
+}
+
+/// Where the rows go that are found to differ.
+#[derive(Clone, Copy, Debug)]
+pub struct Findings<'a> {
+    /// The journal.
+    pub journal: &'a Journal,
+    /// The fence at which both sides are read.
+    pub fence: Fence,
+    /// What reads them.
+    pub by: FoundBy,
+}
+
+impl Findings<'_> {
+    /// Keeps the rows that differ and returns the counts.
+    pub async fn keep(&self, name: &TableName, comparison: &Comparison) -> Result<Tally> {
+        let found = &comparison.differences;
+        if !found.is_empty() {
+            self.journal
+                .add_differences(name, self.fence, self.by, found)
+                .await?;
+        }
+        Ok(comparison.tally)
+    }
+}
+
 /// Reads the next chunk of a walk on the source, at the snapshot of the session.
+///
+/// INV-8: rows that are larger than expected cut the chunk short, and a server that cannot hold
+/// what was asked for is asked for less.
 ///
 /// # Errors
 /// If the read fails.
@@ -63,16 +123,83 @@ pub async fn read_chunk(
     walk: &mut Walk,
     spare: &Spare,
 ) -> Result<Option<(Chunk, Rows)>> {
-    let Some((range, asked)) = walk.next_read() else {
-        return Ok(None);
-    };
     let mut rows = spare.take();
-    source
-        .scan(range.source_sql(table, Some(asked)), &mut rows)
-        .await?;
-    let exhausted = rows.len() < asked;
-    let chunk = walk.on_read(table, &rows, exhausted);
-    Ok(Some((chunk, rows)))
+    while let Some((range, asked)) = walk.next_read() {
+        rows.clear();
+        let sql = range.source_sql(table, Some(asked));
+        let mut scan = source.open_scan(sql);
+        match scan.fill(&mut rows, CHUNK_BYTES_MAX).await {
+            Ok(whole) => {
+                let last = last_key(table, &rows, scan.guard());
+                let chunk = walk.on_read(&rows, last, whole && rows.len() < asked);
+                return Ok(Some((chunk, rows)));
+            }
+            Err(error) if error.kind() == ErrorKind::Memory && walk.shrink() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the key of the last row; that of a table without one is the number before the row.
+fn last_key(table: &Table, rows: &Rows, row_id: Option<&[u8]>) -> Option<Key> {
+    let last = rows.len().checked_sub(1)?;
+    Some(match table.key_len {
+        0 => Key::new(vec![row_id?.to_vec()]),
+        _ => Key::of(table, rows.packed(last)),
+    })
+}
+
+/// Compares a range of which the target holds more rows than are held at once: it is cut at keys
+/// of the target until every piece fits. Of the source it holds no more than a chunk (INV-8).
+///
+/// # Errors
+/// If a side cannot be read, or a cell is no value of its column's type.
+pub async fn compare_in_pieces(
+    links: &mut Links,
+    at: Moment<'_>,
+    table: &Arc<Table>,
+    key: &DigestKey,
+    range: Range,
+    findings: &Findings<'_>,
+) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut waiting = vec![range];
+    while let Some(range) = waiting.pop() {
+        let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
+        let (_, target) = at.sessions(links).await?;
+        let sql = range.target_sql(table, at.s);
+        let whole = target
+            .scan_up_to(sql, &mut target_rows, CHUNK_BYTES_MAX)
+            .await?;
+        let (source, target) = at.sessions(links).await?;
+        if !whole {
+            let mut last = Rows::new();
+            let sql = range.target_key_sql(table, at.s, target_rows.len() - 1);
+            target.scan(sql, &mut last).await?;
+            let last = (!last.is_empty()).then(|| Key::of(table, last.packed(0)));
+            // A range of one key is cut no further: the rows beyond the bound are left uncounted,
+            // but those read already differ from the one that the source can have.
+            if last.is_some() && last != range.up_to {
+                waiting.push(Range {
+                    after: last.clone(),
+                    up_to: range.up_to,
+                });
+                waiting.push(Range {
+                    after: range.after,
+                    up_to: last,
+                });
+                continue;
+            }
+        }
+        source
+            .scan(range.source_sql(table, None), &mut source_rows)
+            .await?;
+        let spare = Spare::default();
+        let comparison = compare_rows(table, key, source_rows, target_rows, &spare).await?;
+        tally += findings.keep(&table.name, &comparison).await?;
+    }
+    Ok(tally)
 }
 
 /// Compares two sets of rows on the pool of rayon, so that the connections go on meanwhile.
@@ -100,17 +227,21 @@ pub async fn compare_rows(
             format!("table {}: the comparison panicked", table.name),
         )
     })?;
-    compared.map_err(|error| {
-        let column = table
-            .columns
-            .get(error.column)
-            .map_or("?", |column| column.name.as_str());
-        Error::new(
-            ErrorKind::Rejected,
-            format!(
-                "table {}: column {column} does not hold {}",
-                table.name, error.expected
-            ),
-        )
-    })
+    compared.map_err(|error| cell_failure(table, error))
+}
+
+/// Makes the error of a cell that is no value of its column's type; it names the column, never the
+/// value (INV-7).
+pub fn cell_failure(table: &Table, error: CellError) -> Error {
+    let column = table
+        .columns
+        .get(error.column)
+        .map_or("?", |column| column.name.as_str());
+    Error::new(
+        ErrorKind::Rejected,
+        format!(
+            "table {}: column {column} does not hold {}",
+            table.name, error.expected
+        ),
+    )
 }

@@ -26,8 +26,9 @@ pub async fn read_filtered(
     to: CommitTs,
     tables: &mut [FoldedTable],
 ) -> Result<()> {
-    let filtered = tables.iter_mut();
-    for folded in filtered.filter(|folded| folded.table.filter.is_some()) {
+    // Copies of rows without a key are counted on the source anyway.
+    let keyed = tables.iter_mut().filter(|folded| folded.table.key_len > 0);
+    for folded in keyed.filter(|folded| folded.table.filter.is_some()) {
         let stop = &follow.tables()[&folded.table.name].stopped;
         let at = stop.as_ref().map_or(to, |stop| stop.at.min(to));
         match read_table(source, folded, at).await {
@@ -59,7 +60,7 @@ async fn read_table(source: &mut Session, folded: &mut FoldedTable, at: CommitTs
         let condition = lookup_condition(table, rows.iter().map(|row| row.key.as_slice()));
         let mut found = Rows::new();
         source
-            .scan(source_scan(table, Some(&condition), None), &mut found)
+            .scan(source_scan(table, Some(&condition)), &mut found)
             .await?;
         let mut by_key = HashMap::new();
         for row in found.iter() {

@@ -1,5 +1,6 @@
 //! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
 
+use super::copies::{Adjustment, Wanted};
 use super::filter::read_filtered;
 use super::lease::Lease;
 use super::link::{Link, Retries};
@@ -11,10 +12,11 @@ use crate::broker::{Feed, FeedRecord};
 use crate::database::{Catalog, Record, Session, collations, newest_fence};
 use crate::engine::{Batch, Follow};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{FoldedTable, Part};
+use crate::feed::{CommitTs, FoldedTable, Part};
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, Verdict};
+use crate::row::DigestKey;
 use crate::schema::{Table, TableName, obstacles};
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -57,6 +59,8 @@ pub struct Following {
     pub record: Record,
     /// The journal.
     pub journal: Journal,
+    /// The key of the row digests.
+    pub digest_key: DigestKey,
     /// The status.
     pub status: StatusBoard,
     /// The lease under which rows are written.
@@ -291,6 +295,8 @@ impl Following {
         whole: bool,
     ) -> Result<()> {
         let mut written = 0;
+        let in_memory = batch.parts.len() == 1;
+        let mut keyless = Vec::new();
         for step in [Step::Delete, Step::Insert] {
             for part in &mut batch.parts {
                 let mut tables = part.tables()?;
@@ -298,7 +304,16 @@ impl Following {
                     let source = source.session().await?;
                     read_filtered(source, follow, batch.to, tables.to_mut()).await?;
                 }
-                for statement in tables.iter().flat_map(|folded| step.statements(folded)) {
+                // What was found for the deletes serves the inserts too, unless there are several
+                // parts: only one of them is in memory.
+                if step == Step::Delete || !in_memory {
+                    keyless = self
+                        .adjustments(follow, batch.to, &tables, source, target)
+                        .await?;
+                }
+                let keyed = tables.iter().filter(|folded| folded.table.key_len > 0);
+                let keyed = keyed.flat_map(|folded| step.of_keys(folded));
+                for statement in keyed.chain(keyless.iter().flat_map(|of| step.of_copies(of))) {
                     // A statement holds up to a thousand rows or keys.
                     if !whole && written % (ROWS_PER_TRANSACTION / 1_000) == 0 && written > 0 {
                         target.execute("COMMIT").await?;
@@ -312,6 +327,41 @@ impl Following {
             }
         }
         Ok(())
+    }
+}
+
+impl Following {
+    /// Finds what brings the copies of touched rows in tables without a key to the source's number
+    /// at the end of the batch, or at the end of following. The applier's slot is held, which keeps
+    /// repairs away between counting and writing.
+    async fn adjustments(
+        &self,
+        follow: &Follow,
+        to: CommitTs,
+        tables: &[FoldedTable],
+        source: &mut Link,
+        target: &mut Session,
+    ) -> Result<Vec<Adjustment>> {
+        let mut adjustments = Vec::new();
+        for folded in tables.iter().filter(|folded| folded.table.key_len == 0) {
+            let stop = &follow.tables()[&folded.table.name].stopped;
+            let at = stop.as_ref().map_or(to, |stop| stop.at.min(to));
+            let rows = folded.rows.iter().map(|row| row.key.as_slice());
+            let wanted = Wanted::new(&folded.table, &self.digest_key, rows)?;
+            let source = source.session().await?;
+            source.set_snapshot(Some(at)).await?;
+            let on_source = match wanted.on_source(source).await {
+                Ok(counted) => counted,
+                // A DDL has ended the table: it is unproven from here on.
+                Err(error) if error.kind() == ErrorKind::SchemaChanged && stop.is_some() => {
+                    continue;
+                }
+                Err(error) => return Err(error.at(format!("counting {}", folded.table.name))),
+            };
+            let on_target = wanted.on_target(target, None).await?;
+            adjustments.push(Adjustment::new(&wanted, &on_source, &on_target));
+        }
+        Ok(adjustments)
     }
 }
 
@@ -331,11 +381,21 @@ enum Step {
 }
 
 impl Step {
-    fn statements(self, folded: &FoldedTable) -> Vec<String> {
-        let (table, rows) = (&folded.table, &folded.rows);
+    fn of_keys(self, folded: &FoldedTable) -> Box<dyn Iterator<Item = String> + Send + '_> {
+        let (table, rows) = (&folded.table, folded.rows.iter());
         match self {
-            Step::Delete => delete_keys(table, rows.iter().map(|row| &row.key[..])),
-            Step::Insert => insert_rows(table, rows.iter().filter_map(|row| row.row.as_deref())),
+            Step::Delete => Box::new(delete_keys(table, rows.map(|row| &row.key[..]))),
+            Step::Insert => {
+                let rows = rows.filter_map(|row| row.row.as_deref());
+                Box::new(insert_rows(table, rows))
+            }
+        }
+    }
+
+    fn of_copies(self, of: &Adjustment) -> Box<dyn Iterator<Item = String> + Send + '_> {
+        match self {
+            Step::Delete => Box::new(of.deletes()),
+            Step::Insert => Box::new(of.inserts()),
         }
     }
 }

@@ -40,8 +40,11 @@ impl Link {
         }
     }
 
-    /// Returns the session, connecting if there is none.
+    /// Returns the session, connecting if there is none, or only one whose read was cut.
     pub async fn session(&mut self) -> Result<&mut Session> {
+        if self.session.as_ref().is_some_and(Session::is_abandoned) {
+            self.reset();
+        }
         if self.session.is_none() {
             self.session = Some(Session::connect(&self.endpoint, self.server).await?);
         }

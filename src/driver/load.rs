@@ -1,21 +1,26 @@
 //! The full load: every chunk is read at T0, written, read back and compared.
 
-use super::chunk_read::{Spare, compare_rows, cut, read_chunk};
+use super::chunk_read::{
+    Findings, Moment, Spare, compare_in_pieces, compare_rows, cut, read_chunk,
+};
 use super::lease::Lease;
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
+use super::whole::compare_whole;
 use crate::apply::insert_rows;
-use crate::chunk::{Chunk, Range, Walk};
+use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
 use crate::database::{LoadedChunk, Record};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::CommitTs;
 use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
 use crate::proof::TableProof;
 use crate::row::{DigestKey, Rows};
-use crate::schema::{Table, TableName};
+use crate::schema::{Pairing, Table, TableName};
 use crate::task::Task;
+use futures_util::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,16 +78,17 @@ impl Load {
         self: Arc<Self>,
         tables: &[Arc<Table>],
     ) -> Result<BTreeMap<TableName, TableProof>> {
-        let mut links = Links::new(&self.task);
         let mut queue = VecDeque::new();
         let mut loads = BTreeMap::new();
-        for table in tables {
-            let stripes = self.plan(&mut links, table).await?;
+        for stripes in self.plan_all(tables).await? {
+            let Some(first) = stripes.first() else {
+                continue;
+            };
             let load = TableLoad {
                 stripes_left: stripes.len(),
                 ..TableLoad::default()
             };
-            loads.insert(table.name.clone(), load);
+            loads.insert(first.table.name.clone(), load);
             queue.extend(stripes);
         }
         let queue = Arc::new(Mutex::new(queue));
@@ -103,8 +109,35 @@ impl Load {
             .collect())
     }
 
+    /// Returns the stripes of all tables; several tables are planned at a time.
+    async fn plan_all(&self, tables: &[Arc<Table>]) -> Result<Vec<Vec<StripeWork>>> {
+        let next = AtomicUsize::new(0);
+        let planning = (0..self.task.workers).map(|worker| {
+            let next = &next;
+            async move {
+                let slot = u32::try_from(worker).expect("workers are few") + 1;
+                let mut links = Links::new(&self.task);
+                let mut planned = Vec::new();
+                while let Some(table) = tables.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    planned.push(self.plan(&mut links, slot, table).await?);
+                }
+                Ok::<_, Error>(planned)
+            }
+        });
+        Ok(try_join_all(planning)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
     /// Returns the stripes of a table as they were cut when its load began.
-    async fn plan(&self, links: &mut Links, table: &Arc<Table>) -> Result<Vec<StripeWork>> {
+    async fn plan(
+        &self,
+        links: &mut Links,
+        slot: u32,
+        table: &Arc<Table>,
+    ) -> Result<Vec<StripeWork>> {
         let (source, target) = links.sessions().await?;
         let known = self.record.load_chunks(target, &table.name).await?;
         let mut ranges: Vec<Range> = known
@@ -116,7 +149,7 @@ impl Load {
             source.set_snapshot(Some(self.base)).await?;
             let count = u32::try_from(self.task.workers).expect("workers are few");
             ranges = cut(source, table, count).await?;
-            self.record.begin(target, 0, self.lease.epoch).await?;
+            self.record.begin(target, slot, self.lease.epoch).await?;
             for (stripe, range) in (0..).zip(&ranges) {
                 let bounds = LoadedChunk {
                     stripe,
@@ -166,17 +199,66 @@ impl Load {
                     .pause(error.at(format!("loading {}", work.table.name)))
                     .await?;
             }
-            self.finish_stripe(&work, loads);
+            if self.finish_stripe(&work, loads) {
+                self.finish_table(&mut links, &work.table, loads).await?;
+            }
         }
     }
 
-    fn finish_stripe(&self, work: &StripeWork, loads: &Loads) {
+    /// Counts a stripe that is loaded, and tells whether it was the last one of its table.
+    fn finish_stripe(&self, work: &StripeWork, loads: &Loads) -> bool {
         let mut loads = loads.lock().expect("no holder of the loads panics");
-        if let Some(load) = loads.get_mut(&work.table.name) {
+        loads.get_mut(&work.table.name).is_some_and(|load| {
             load.stripes_left -= 1;
-            if load.stripes_left == 0 {
-                self.status.update(|status| status.load.tables_done += 1);
+            load.stripes_left == 0
+        })
+    }
+
+    /// Proves a table whose rows could not be read back chunk by chunk: as a whole, now that it is
+    /// loaded and nothing is applied yet.
+    async fn finish_table(
+        &self,
+        links: &mut Links,
+        table: &Arc<Table>,
+        loads: &Loads,
+    ) -> Result<()> {
+        let mut retries = Retries::new();
+        while table.pairing() != Pairing::Ranges {
+            let findings = self.findings();
+            let key = &self.digest_key;
+            match compare_whole(links, self.moment(), table, key, &findings).await {
+                Ok(tally) => {
+                    let mut loads = loads.lock().expect("no holder of the loads panics");
+                    if let Some(load) = loads.get_mut(&table.name) {
+                        load.proof.add(findings.fence, &tally);
+                    }
+                    break;
+                }
+                Err(error) => {
+                    links.reset();
+                    let error = error.at(format!("proving {}", table.name));
+                    retries.pause(error).await?;
+                }
             }
+        }
+        self.status.update(|status| status.load.tables_done += 1);
+        Ok(())
+    }
+
+    /// The snapshot of the fence at T0 is known only when the load is done.
+    fn findings(&self) -> Findings<'_> {
+        Findings {
+            journal: &self.journal,
+            fence: Fence { w: self.base, s: 0 },
+            by: FoundBy::Load,
+        }
+    }
+
+    fn moment(&self) -> Moment<'_> {
+        Moment {
+            task: &self.task.name,
+            w: self.base,
+            s: None,
         }
     }
 
@@ -198,7 +280,9 @@ impl Load {
                 continue;
             };
             walk.resume_after(&chunk);
-            if !self
+            if work.table.pairing() != Pairing::Ranges {
+                self.count(loads, work, &chunk, known.rows, |_, _| {});
+            } else if !self
                 .journal
                 .has_load_proof(&work.table.name, work.stripe, chunk.seq)
                 .await?
@@ -215,13 +299,18 @@ impl Load {
         }
         while !self.stop.is_cancelled() {
             let source = links.source.session().await?;
+            source.set_snapshot(Some(self.base)).await?;
             let Some((chunk, rows)) =
                 read_chunk(source, &work.table, &mut walk, &self.spare).await?
             else {
                 return Ok(());
             };
             self.write(links, slot, work, &chunk, &rows).await?;
-            self.prove(links, work, &chunk, rows, loads).await?;
+            if work.table.pairing() == Pairing::Ranges {
+                self.prove(links, work, &chunk, rows, loads).await?;
+            } else {
+                self.count(loads, work, &chunk, rows.len() as u64, |_, _| {});
+            }
             *retries = Retries::new();
         }
         Err(super::migrate::interrupted())
@@ -264,25 +353,27 @@ impl Load {
     ) -> Result<()> {
         let mut target = self.spare.take();
         let sql = chunk.range.target_sql(&work.table, None);
-        links.target.session().await?.scan(sql, &mut target).await?;
-        let rows = source.len() as u64;
-        let comparison =
-            compare_rows(&work.table, &self.digest_key, source, target, &self.spare).await?;
-        // The snapshot of the fence at T0 is known only when the load is done.
-        let fence = Fence { w: self.base, s: 0 };
-        let name = &work.table.name;
-        if comparison.differences.is_empty() {
-            self.journal
-                .add_load_proof(name, work.stripe, chunk, rows)
-                .await?;
+        let session = links.target.session().await?;
+        let whole = session
+            .scan_up_to(sql, &mut target, CHUNK_BYTES_MAX)
+            .await?;
+        let (table, key, rows) = (&work.table, &self.digest_key, source.len() as u64);
+        let findings = self.findings();
+        let tally = if whole {
+            let comparison = compare_rows(table, key, source, target, &self.spare).await?;
+            findings.keep(&table.name, &comparison).await?
         } else {
-            let found = &comparison.differences;
+            drop((source, target));
+            let range = chunk.range.clone();
+            compare_in_pieces(links, self.moment(), table, key, range, &findings).await?
+        };
+        if tally.differences() == 0 {
             self.journal
-                .add_differences(name, fence, FoundBy::Load, found)
+                .add_load_proof(&table.name, work.stripe, chunk, rows)
                 .await?;
         }
         self.count(loads, work, chunk, rows, |proof, fence| {
-            proof.add(fence, &comparison)
+            proof.add(fence, &tally)
         });
         Ok(())
     }

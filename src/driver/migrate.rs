@@ -405,6 +405,7 @@ impl Run {
             task: self.task.clone(),
             record: record.clone(),
             journal: self.journal.clone(),
+            digest_key: self.journal.digest_key().await?,
             status: self.status.clone(),
             lease,
             proofs: jobs,

@@ -2,6 +2,7 @@
 
 mod check;
 mod chunk_read;
+mod copies;
 mod filter;
 mod follow;
 mod lease;
@@ -12,7 +13,9 @@ mod precheck;
 mod prove;
 mod repair;
 mod schema;
+mod spill;
 mod status;
+mod whole;
 
 pub use check::{CheckOutcome, CheckedTable, check};
 pub use migrate::{MigrateOutcome, Until, migrate};

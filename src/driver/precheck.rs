@@ -7,7 +7,7 @@ use crate::database::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
-use crate::schema::{Table, obstacles};
+use crate::schema::{Table, TableName, obstacles};
 use crate::task::{FeedTask, Task};
 use serde::Serialize;
 use std::fmt;
@@ -265,7 +265,10 @@ async fn tables(
              of rowproof's user on the source",
         ));
     }
-    if findings.len() == before {
+    let errors = findings.len() - before;
+    let keyless = wanted.tables.iter().filter(|table| table.key_len == 0);
+    findings.extend(keyless.map(|table| without_key(&table.name, task.feed.is_some())));
+    if errors == 0 {
         let count = wanted.tables.len();
         findings.push(Finding::ok(format!(
             "all {count} tables in scope can be carried"
@@ -284,7 +287,7 @@ async fn filter(table: &Table, source: &mut Session, findings: &mut Vec<Finding>
     };
     let name = &table.name;
     match source
-        .execute(format!("EXPLAIN {}", source_scan(table, None, Some(1))))
+        .execute(format!("EXPLAIN {}", source_scan(table, None).sql))
         .await
     {
         Ok(_) => findings.push(Finding::warning(
@@ -367,6 +370,29 @@ async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
         )),
         Err(error) => Finding::met(&error, why),
     }
+}
+
+/// Says what the limits of TiCDC mean for a table without a key.
+fn without_key(name: &TableName, followed: bool) -> Finding {
+    let what = format!("table {name}: it has no primary key and no unique key of NOT NULL columns");
+    if !followed {
+        let why = "it is compared as a multiset, by reading it whole";
+        return Finding::warning(
+            what,
+            why,
+            "nothing: without a feed it is loaded and checked",
+        );
+    }
+    Finding::warning(
+        what,
+        "TiCDC sends nothing of such tables unless the changefeed has force-replicate = true; \
+         with it, each change costs a read of the whole table on both sides, unless an index helps",
+        format!(
+            "create the changefeed with force-replicate = true, or give the table a primary key, or \
+             exclude {name} under [tables]; without, the table is unproven after the load until \
+             `rowproof check` reads it, and its changes are missing"
+        ),
+    )
 }
 
 #[cfg(test)]

@@ -1,18 +1,22 @@
 //! Proving batches: the keys that a batch touched, read from both sides at its fence.
 
-use super::chunk_read::{Spare, compare_rows};
+use super::chunk_read::{Findings, Moment, Spare, compare_rows};
+use super::copies::{ROWS_PER_QUERY, Wanted};
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
 use crate::apply::lookup_condition;
+use crate::chunk::CHUNK_BYTES_MAX;
 use crate::database::{source_scan, target_scan};
 use crate::engine::Batch;
 use crate::error::{ErrorKind, Result};
-use crate::feed::FoldedTable;
+use crate::feed::{FoldedRow, FoldedTable};
 use crate::fence::Fence;
 use crate::journal::{BatchRow, FoundBy, Journal, now_ms};
-use crate::proof::{Comparison, Reason};
+use crate::proof::{Comparison, DifferenceKind, Reason};
 use crate::row::{DigestKey, Rows};
+use crate::schema::Table;
 use crate::task::Task;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// How many keys one query looks up.
@@ -134,16 +138,64 @@ impl Prover {
         fence: Fence,
         folded: &FoldedTable,
     ) -> Result<u64> {
+        let name = &folded.table.name;
+        let findings = Findings {
+            journal: &self.journal,
+            fence,
+            by: FoundBy::Batch,
+        };
+        if folded.table.key_len == 0 {
+            return self.prove_copies(links, folded, &findings).await;
+        }
         let mut differences = 0;
-        for rows in folded.rows.chunks(KEYS_PER_QUERY) {
+        let mut waiting: Vec<&[FoldedRow]> = folded.rows.chunks(KEYS_PER_QUERY).collect();
+        let mut retries = Retries::new();
+        while let Some(rows) = waiting.pop() {
             let keys: Vec<&[u8]> = rows.iter().map(|row| row.key.as_slice()).collect();
-            let condition = lookup_condition(&folded.table, keys.iter().copied());
+            let comparison = match self.compare_keys(links, fence, &folded.table, &keys).await {
+                Ok(Some(comparison)) => comparison,
+                // INV-8: these keys' rows are more than is held at once.
+                Ok(None) => {
+                    let (left, right) = rows.split_at(rows.len() / 2);
+                    waiting.extend([left, right]);
+                    continue;
+                }
+                Err(error) => {
+                    links.reset();
+                    retries.pause(error).await?;
+                    waiting.push(rows);
+                    continue;
+                }
+            };
+            retries = Retries::new();
+            differences += findings.keep(name, &comparison).await?.differences();
+            // Only now: in between nothing that differs may look closed.
+            self.journal.close_differences(name, fence, &keys).await?;
+        }
+        Ok(differences)
+    }
+
+    /// Proves what a batch did to a table without a key: the rows that it touched are counted.
+    async fn prove_copies(
+        &self,
+        links: &mut Links,
+        folded: &FoldedTable,
+        findings: &Findings<'_>,
+    ) -> Result<u64> {
+        let at = Moment {
+            task: &self.task.name,
+            w: findings.fence.w,
+            s: Some(findings.fence.s),
+        };
+        self.journal.note_keyless(findings.fence.w).await?;
+        let name = &folded.table.name;
+        let mut differences = 0;
+        for rows in folded.rows.chunks(ROWS_PER_QUERY) {
+            let rows = rows.iter().map(|row| row.key.as_slice());
+            let wanted = Wanted::new(&folded.table, &self.digest_key, rows)?;
             let mut retries = Retries::new();
             let comparison = loop {
-                match self
-                    .read_and_compare(links, fence, folded, &condition)
-                    .await
-                {
+                match wanted.compare(links, at).await {
                     Ok(comparison) => break comparison,
                     Err(error) => {
                         links.reset();
@@ -151,39 +203,86 @@ impl Prover {
                     }
                 }
             };
-            let name = &folded.table.name;
-            let found = &comparison.differences;
+            differences += findings.keep(name, &comparison).await?.differences();
+            let digests = wanted.digests();
             self.journal
-                .add_differences(name, fence, FoundBy::Batch, found)
+                .close_copies(name, findings.fence, digests)
                 .await?;
-            // Only now: in between nothing that differs may look closed.
-            self.journal.close_differences(name, fence, &keys).await?;
-            differences += found.len() as u64;
         }
         Ok(differences)
     }
 
-    async fn read_and_compare(
+    /// Reads the rows of some keys on both sides and compares them; none if these are several keys
+    /// and their rows more than is held at once.
+    ///
+    /// By a collation a server finds 'A' where 'a' was asked for, and the other one may not. So a row
+    /// that was found beside the keys, and on one side only, is asked for by its own key too: then
+    /// both sides find it, if they have it.
+    async fn compare_keys(
         &self,
         links: &mut Links,
         fence: Fence,
-        folded: &FoldedTable,
-        condition: &str,
-    ) -> Result<Comparison> {
-        let (source, target) = links.sessions().await?;
-        source.set_snapshot(Some(fence.w)).await?;
-        let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
-        let read_target = async {
-            target.assert_fence(&self.task.name, fence).await?;
-            let sql = target_scan(&folded.table, Some(condition), Some(fence.s));
-            target.scan(sql, &mut target_rows).await
+        table: &Arc<Table>,
+        keys: &[&[u8]],
+    ) -> Result<Option<Comparison>> {
+        let at = Moment {
+            task: &self.task.name,
+            w: fence.w,
+            s: Some(fence.s),
         };
-        let sql = source_scan(&folded.table, Some(condition), None);
-        let read_source = source.scan(sql, &mut source_rows);
-        let (source_read, target_read) = tokio::join!(read_source, read_target);
-        source_read.and(target_read)?;
+        let (comparison, whole) = self
+            .read_keys(links, at, table, keys, CHUNK_BYTES_MAX)
+            .await?;
+        if !whole && keys.len() > 1 {
+            return Ok(None);
+        }
+        let unpaired = comparison.differences.iter();
+        let beside = unpaired
+            .filter(|found| found.kind != DifferenceKind::Changed)
+            .map(|found| found.key.as_slice())
+            .filter(|key| !keys.contains(key));
+        let all: Vec<&[u8]> = keys.iter().copied().chain(beside).collect();
+        if all.len() == keys.len() {
+            return Ok(Some(comparison));
+        }
+        // One key has few rows beside it; a part of them would look different where nothing is.
+        let bytes_max = match keys.len() {
+            1 => usize::MAX,
+            _ => CHUNK_BYTES_MAX,
+        };
+        let (comparison, whole) = self.read_keys(links, at, table, &all, bytes_max).await?;
+        Ok(whole.then_some(comparison))
+    }
+
+    /// Reads what both sides find by some keys and compares it; false if there was more than is held
+    /// at once.
+    async fn read_keys(
+        &self,
+        links: &mut Links,
+        at: Moment<'_>,
+        table: &Arc<Table>,
+        keys: &[&[u8]],
+        bytes_max: usize,
+    ) -> Result<(Comparison, bool)> {
+        let (source, target) = at.sessions(links).await?;
+        let condition = lookup_condition(table, keys.iter().copied());
+        let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
+        let (source_whole, target_whole) = tokio::join!(
+            source.scan_up_to(
+                source_scan(table, Some(&condition)),
+                &mut source_rows,
+                bytes_max
+            ),
+            target.scan_up_to(
+                target_scan(table, Some(&condition), at.s),
+                &mut target_rows,
+                bytes_max
+            )
+        );
+        let whole = source_whole? & target_whole?;
         // Batches are small, and their buffers too.
-        let (table, key, spare) = (&folded.table, &self.digest_key, Spare::default());
-        compare_rows(table, key, source_rows, target_rows, &spare).await
+        let (key, spare) = (&self.digest_key, Spare::default());
+        let comparison = compare_rows(table, key, source_rows, target_rows, &spare).await?;
+        Ok((comparison, whole))
     }
 }

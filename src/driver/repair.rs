@@ -1,20 +1,28 @@
 //! Applying repairs: under a lock that keeps the applier away, with the source read anew.
 
+use super::chunk_read::{Moment, cell_failure};
+use super::copies::{Adjustment, Wanted};
 use super::follow::APPLIER_SLOT;
 use super::link::Links;
 use crate::apply::{delete_keys, insert_rows, lookup_condition};
-use crate::database::{FollowedRow, Record, newest_fence, source_scan, target_scan};
+use crate::database::{
+    FollowedRow, Record, Select, Session, newest_fence, source_scan, target_scan,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::FenceState;
 use crate::journal::{DifferenceRow, Journal};
-use crate::proof::compare;
+use crate::proof::{compare, retain_keys};
 use crate::row::{DigestKey, Rows};
-use crate::schema::{Table, TableName};
+use crate::schema::{Pairing, Table, TableName};
 use crate::task::Task;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// How many rows are repaired in one transaction: the applier waits meanwhile.
 const ROWS_PER_TRANSACTION: i64 = 500;
+
+/// How many keys are read at once: their rows may be large.
+const KEYS_AT_ONCE: usize = 20;
 
 /// How often the lock is tried for while a large batch is being applied.
 const LOCK_TRIES: usize = 600;
@@ -103,7 +111,9 @@ impl Repair<'_> {
                 format!("the journal does not know table {name}"),
             )
         })?;
-        let unique = table.indexes.iter().filter(|index| index.unique).count() > 1;
+        let indexes = table.indexes.iter().filter(|index| index.unique).count();
+        let unique = indexes > usize::from(table.key_len > 0);
+        let table = Arc::new(table);
         if unique && differences > ROWS_PER_TRANSACTION.cast_unsigned() {
             self.pages(&table, Pass::Clear, &mut RepairOutcome::default())
                 .await?;
@@ -113,7 +123,7 @@ impl Repair<'_> {
 
     async fn pages(
         &mut self,
-        table: &Table,
+        table: &Arc<Table>,
         pass: Pass,
         outcome: &mut RepairOutcome,
     ) -> Result<()> {
@@ -139,40 +149,108 @@ impl Repair<'_> {
     }
 
     /// Repairs the rows of one page that still differ, and returns how many those were.
-    async fn page(&mut self, table: &Table, pass: Pass, rows: &[DifferenceRow]) -> Result<u64> {
+    async fn page(
+        &mut self,
+        table: &Arc<Table>,
+        pass: Pass,
+        rows: &[DifferenceRow],
+    ) -> Result<u64> {
         let record = Record::new(&self.task.name);
-        let (source, target) = self.links.sessions().await?;
+        let target = self.links.target.session().await?;
         let w = lock_at_fence(self.task, &record, target).await?;
-        let keys = rows.iter().map(|row| row.difference.key.as_slice());
-        let condition = lookup_condition(table, keys);
-        let (mut source_rows, mut target_rows) = (Rows::new(), Rows::new());
-        source.set_snapshot(Some(w)).await?;
-        source
-            .scan(source_scan(table, Some(&condition), None), &mut source_rows)
-            .await?;
-        target
-            .scan(target_scan(table, Some(&condition), None), &mut target_rows)
-            .await?;
-        let comparison =
-            compare(table, &self.key, &source_rows, &target_rows).map_err(|error| {
-                Error::new(
-                    ErrorKind::Rejected,
-                    format!("table {}: {error}", table.name),
-                )
-            })?;
-        let found = &comparison.differences;
-        for statement in delete_keys(table, found.iter().map(|found| found.key.as_slice())) {
+        let at = Moment {
+            task: &self.task.name,
+            w,
+            s: None,
+        };
+        let repaired = match table.pairing() {
+            Pairing::Copies => self.copies(table, pass, rows, at).await?,
+            Pairing::Ranges | Pairing::Buckets => self.keys(table, pass, rows, at).await?,
+        };
+        let target = self.links.target.session().await?;
+        target.execute("COMMIT").await?;
+        Ok(repaired)
+    }
+
+    /// Brings the rows of some keys to what the source holds: first every one that differs is
+    /// deleted, then they are inserted anew.
+    async fn keys(
+        &mut self,
+        table: &Arc<Table>,
+        pass: Pass,
+        rows: &[DifferenceRow],
+        at: Moment<'_>,
+    ) -> Result<u64> {
+        let keys: Vec<&[u8]> = rows.iter().map(|row| &row.difference.key[..]).collect();
+        let (source, target) = at.sessions(&mut self.links).await?;
+        let on_source = |condition: &str| source_scan(table, Some(condition));
+        let on_target = |condition: &str| target_scan(table, Some(condition), None);
+        let mut differing: Vec<Vec<u8>> = Vec::new();
+        for some in keys.chunks(KEYS_AT_ONCE) {
+            let source_rows = rows_of(source, table, some, on_source).await?;
+            let target_rows = rows_of(target, table, some, on_target).await?;
+            let comparison = compare(table, &self.key, &source_rows, &target_rows)
+                .map_err(|error| cell_failure(table, error))?;
+            differing.extend(comparison.differences.into_iter().map(|found| found.key));
+        }
+        let differing: Vec<&[u8]> = differing.iter().map(Vec::as_slice).collect();
+        for statement in delete_keys(table, differing.iter().copied()) {
             target.execute(statement).await?;
         }
         if pass == Pass::Mend {
-            let rows = found.iter().filter_map(|found| found.source.as_deref());
-            for statement in insert_rows(table, rows) {
+            for some in differing.chunks(KEYS_AT_ONCE) {
+                let rows = rows_of(source, table, some, on_source).await?;
+                for statement in insert_rows(table, rows.iter()) {
+                    target.execute(statement).await?;
+                }
+            }
+        }
+        Ok(differing.len() as u64)
+    }
+
+    /// Brings the number of copies of some rows to that of the source.
+    async fn copies(
+        &mut self,
+        table: &Arc<Table>,
+        pass: Pass,
+        rows: &[DifferenceRow],
+        at: Moment<'_>,
+    ) -> Result<u64> {
+        let rows = rows.iter().filter_map(|row| {
+            let difference = &row.difference;
+            difference
+                .source
+                .as_deref()
+                .or(difference.target.as_deref())
+        });
+        let wanted = Wanted::new(table, &self.key, rows)?;
+        let (source, target) = at.sessions(&mut self.links).await?;
+        let on_source = wanted.on_source(source).await?;
+        let on_target = wanted.on_target(target, None).await?;
+        let adjustment = Adjustment::new(&wanted, &on_source, &on_target);
+        for statement in adjustment.deletes() {
+            target.execute(statement).await?;
+        }
+        if pass == Pass::Mend {
+            for statement in adjustment.inserts() {
                 target.execute(statement).await?;
             }
         }
-        target.execute("COMMIT").await?;
-        Ok(found.len() as u64)
+        Ok(adjustment.copies())
     }
+}
+
+/// Reads the rows with exactly these packed keys by a query that looks for them.
+async fn rows_of(
+    session: &mut Session,
+    table: &Table,
+    keys: &[&[u8]],
+    query: impl Fn(&str) -> Select,
+) -> Result<Rows> {
+    let mut rows = Rows::new();
+    let condition = lookup_condition(table, keys.iter().copied());
+    session.scan(query(&condition), &mut rows).await?;
+    retain_keys(table, rows, keys).map_err(|error| cell_failure(table, error))
 }
 
 /// Begins a transaction in which the applier can commit nothing, with the target at a fence, and
@@ -180,7 +258,7 @@ impl Repair<'_> {
 async fn lock_at_fence(
     task: &Task,
     record: &Record,
-    target: &mut crate::database::Session,
+    target: &mut Session,
 ) -> Result<crate::feed::CommitTs> {
     for _ in 0..LOCK_TRIES {
         target.execute("BEGIN").await?;

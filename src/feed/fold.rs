@@ -141,16 +141,24 @@ impl Folding {
 /// A table whose changes are taken apart by key.
 struct Keyed {
     table: Arc<Table>,
+    /// How many of the first columns identify a row: all of them where there is no key.
+    identity: usize,
     kinds: Vec<Kind>,
     canonical: Canonical,
 }
 
 impl Keyed {
     fn new(table: &Arc<Table>) -> Keyed {
-        let kinds = table.key().iter().map(|column| column.kind.clone());
+        let identity = match table.key_len {
+            0 => table.columns.len(),
+            key_len => key_len,
+        };
+        let mut kinds = table.kinds();
+        kinds.truncate(identity);
         Keyed {
             table: Arc::clone(table),
-            kinds: kinds.collect(),
+            identity,
+            kinds,
             canonical: Canonical::new(),
         }
     }
@@ -173,7 +181,7 @@ impl Keyed {
                 before.entry(name.clone()).or_insert_with(|| value.clone());
             }
             let mut key = Rows::new();
-            packed_row(&self.table, self.table.key_len, &before, &mut key)?;
+            packed_row(&self.table, self.identity, &before, &mut key)?;
             let key = key.packed(0).to_vec();
             left = Some(self.step(change, FoldedRow { key, row: None })?);
         }
@@ -183,7 +191,7 @@ impl Keyed {
         let mut row = Rows::new();
         packed_row(&self.table, self.table.columns.len(), &after, &mut row)?;
         let row = row.packed(0).to_vec();
-        let key = Cells::prefix(&row, self.table.key_len).to_vec();
+        let key = Cells::prefix(&row, self.identity).to_vec();
         let taken = self.step(
             change,
             FoldedRow {
@@ -310,6 +318,31 @@ mod tests {
     fn halves_of_a_split_update_may_come_in_any_order() {
         let rows = [insert(5, 1, 11), delete(5, 1)];
         assert_eq!(folded(&rows), [row("1", Some("11"))]);
+    }
+
+    #[test]
+    fn inv_4_without_a_key_the_contents_that_came_or_went_are_named_once() {
+        let mut table = integer_table("s", "t");
+        table.key_len = 0;
+        let tables = BTreeMap::from([(table.name.clone(), Arc::new(table))]);
+        let once = [insert(1, 1, 10), update(2, (1, 10), (1, 11))];
+        let again = [
+            insert(1, 1, 10),
+            insert(1, 1, 10),
+            update(2, (1, 10), (1, 11)),
+        ];
+        let touched = |rows: &[RowChange]| -> Vec<Vec<u8>> {
+            let folded = fold(&mut backlog(rows, 1 << 20), &tables, |_| true);
+            let folded = folded.expect("readable rows").expect("valid rows");
+            let mut keys = Vec::new();
+            for mut part in folded.parts {
+                let tables = part.tables().expect("a readable part").into_owned();
+                keys.extend(tables.into_iter().flat_map(|of| of.rows).map(|row| row.key));
+            }
+            keys
+        };
+        assert_eq!(touched(&once).len(), 2, "the old content and the new one");
+        assert_eq!(touched(&once), touched(&again));
     }
 
     #[test]

@@ -10,9 +10,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What a stretch did to one key: the row that is there afterwards, or none.
+///
+/// Of a table without a key it says only that copies of this row came or went. How many, the feed
+/// cannot tell: what it repeats looks like another copy.
 #[derive(Clone, Debug, Default)]
 pub struct FoldedRow {
-    /// The key's packed cells.
+    /// The key's packed cells; the whole packed row where the table has no key.
     pub key: Vec<u8>,
     /// The whole packed row, or none if the key is gone.
     pub row: Option<Vec<u8>>,

@@ -3,7 +3,8 @@
 use super::{Journal, failure, from_json, json, now_ms, ts_from_db, ts_to_db};
 use crate::error::Result;
 use crate::fence::Fence;
-use crate::proof::{Difference, DifferenceKind};
+use crate::proof::{Difference, DifferenceKind, copy_key};
+use crate::row::{Cells, RowDigest};
 use crate::schema::TableName;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -125,6 +126,37 @@ impl Journal {
             .bind(&table.schema)
             .bind(&table.table)
             .bind(*key)
+            .bind(ts_to_db(fence.w))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failure)?;
+        }
+        transaction.commit().await.map_err(failure)
+    }
+
+    /// Forgets what differed before `fence` in the copies of these rows of a table without a key,
+    /// which were counted at it.
+    pub async fn close_copies(
+        &self,
+        table: &TableName,
+        fence: Fence,
+        rows: impl Iterator<Item = &RowDigest>,
+    ) -> Result<()> {
+        if self.difference_count(Some(table)).await? == 0 {
+            return Ok(());
+        }
+        let mut transaction = self.pool.begin().await.map_err(failure)?;
+        for row in rows {
+            // What comes before the number of the copy (see `copy_key`).
+            let key = copy_key(row, 1);
+            let key = Cells::prefix(&key, 1);
+            sqlx::query(
+                "DELETE FROM difference WHERE table_schema = ?1 AND table_name = ?2
+                   AND substr(key, 1, length(?3)) = ?3 AND w < ?4",
+            )
+            .bind(&table.schema)
+            .bind(&table.table)
+            .bind(key)
             .bind(ts_to_db(fence.w))
             .execute(&mut *transaction)
             .await

@@ -110,7 +110,21 @@ impl Journal {
                 .await
                 .map_err(failure)?;
         }
+        sqlx::query("DELETE FROM meta WHERE name = 'keyless'")
+            .execute(&mut *transaction)
+            .await
+            .map_err(failure)?;
         transaction.commit().await.map_err(failure)
+    }
+
+    /// Notes that the feed carries tables without a key: a change of one came, proven at `w`.
+    pub async fn note_keyless(&self, w: CommitTs) -> Result<()> {
+        sqlx::query("INSERT OR IGNORE INTO meta (name, value) VALUES ('keyless', ?)")
+            .bind(w.to_string())
+            .execute(&self.pool)
+            .await
+            .map_err(failure)?;
+        Ok(())
     }
 
     /// Forgets tables that are no longer in scope.
@@ -157,7 +171,9 @@ impl Journal {
                (SELECT max(w) FROM difference d WHERE d.table_schema = t.table_schema
                   AND d.table_name = t.table_name) AS different_w,
                (SELECT max(s) FROM difference d WHERE d.table_schema = t.table_schema
-                  AND d.table_name = t.table_name) AS different_s
+                  AND d.table_name = t.table_name) AS different_s,
+               json_extract(t.model, '$.key_len') AS key_len,
+               EXISTS (SELECT 1 FROM meta WHERE name = 'keyless') AS keyless
              FROM table_proof t ORDER BY t.table_schema, t.table_name",
         )
         .fetch_all(&self.pool)
@@ -218,12 +234,17 @@ fn table_of(row: &sqlx::sqlite::SqliteRow, proven: Option<Fence>) -> Result<Tabl
         }),
         _ => None,
     };
+    let verdict = verdict_now(read, proven, differences, repaired, seen);
     Ok(TableRow {
         name: TableName::new(
             row.get::<String, _>("table_schema"),
             row.get::<String, _>("table_name"),
         ),
-        verdict: verdict_now(read, proven, differences, repaired, seen),
+        verdict: if row.get::<i64, _>("key_len") == 0 && !row.get::<bool, _>("keyless") {
+            not_carried(verdict)
+        } else {
+            verdict
+        },
         counts: from_json(row.get("counts"))?,
         digest: row.get("digest"),
         found_by: row.get("found_by"),
@@ -273,12 +294,34 @@ fn verdict_now(
     }
 }
 
+/// INV-2: TiCDC sends nothing of tables without a key unless it is told to, and then they would
+/// look unchanged for ever. Until the feed has shown a change of any such table, none is carried.
+fn not_carried(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Equal {
+            how: How::Carried, ..
+        } => Verdict::unproven(
+            Reason::NotFollowed,
+            "it has no key, and no change of such a table has come through the feed: TiCDC sends \
+             them with force-replicate = true only; check reads the table",
+        ),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const OLD: Fence = Fence { w: 1, s: 1 };
     const NEW: Fence = Fence { w: 2, s: 2 };
+
+    #[test]
+    fn inv_2_a_table_that_the_feed_may_not_carry_is_not_carried_on() {
+        let equal = |how| Verdict::Equal { fence: NEW, how };
+        assert_eq!(not_carried(equal(How::Read)), equal(How::Read));
+        assert_eq!(not_carried(equal(How::Carried)).word(), "unproven");
+    }
 
     #[test]
     fn inv_2_a_read_is_carried_on_by_proven_batches_only() {

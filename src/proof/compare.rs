@@ -1,8 +1,10 @@
 //! The comparison of one chunk or one batch of keys.
 
+use super::{Counted, RowHasher, compare_copies};
 use crate::row::{Canonical, CellError, Cells, DigestKey, Kind, Rows, Sum};
 use crate::schema::Table;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::AddAssign;
 
 /// In what way a row differs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,19 +35,50 @@ pub struct Difference {
 /// What the comparison of a set of rows found.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
+    /// The digests and counts.
+    pub tally: Tally,
+    /// The rows that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// What comparisons found, without the rows: it adds up over parts of any number (INV-8).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tally {
     /// The digest of the rows on the source.
     pub source: Sum,
     /// The digest of the rows on the target.
     pub target: Sum,
-    /// The rows that differ.
-    pub differences: Vec<Difference>,
+    /// Rows that only the source has.
+    pub missing: u64,
+    /// Rows that only the target has.
+    pub extra: u64,
+    /// Rows of one key whose columns differ.
+    pub changed: u64,
+}
+
+impl Tally {
+    /// Returns how many rows differ.
+    pub fn differences(&self) -> u64 {
+        self.missing + self.extra + self.changed
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.source += other.source;
+        self.target += other.target;
+        self.missing += other.missing;
+        self.extra += other.extra;
+        self.changed += other.changed;
+    }
 }
 
 /// Compares the rows that both sides have in one range of keys, or of one list of keys.
 ///
 /// Rows are paired by canonical key, so that nothing depends on the order in which a server sent
 /// them. While both sides send the same rows in the same order, which is the rule, packed bytes
-/// are compared: both renderings are lossless, so that equal bytes are equal values.
+/// are compared: both renderings are lossless, so that equal bytes are equal values. Rows of a table
+/// without a key are counted.
 ///
 /// # Errors
 /// If a cell is no value of its column's type.
@@ -55,6 +88,13 @@ pub fn compare(
     source: &Rows,
     target: &Rows,
 ) -> Result<Comparison, CellError> {
+    if table.key_len == 0 {
+        let mut hasher = RowHasher::new(table, key);
+        let (mut on_source, mut on_target) = (Counted::default(), Counted::default());
+        on_source.add(&mut hasher, source)?;
+        on_target.add(&mut hasher, target)?;
+        return Ok(compare_copies(&on_source, &on_target));
+    }
     let mut comparing = Comparing {
         kinds: table.kinds(),
         key_len: table.key_len,
@@ -70,6 +110,31 @@ pub fn compare(
     }
     comparing.pair_by_key(source, target, place)?;
     Ok(comparing.result)
+}
+
+/// Drops the rows whose keys are not among `keys`, packed, byte by byte in canonical form: by a
+/// collation a server finds 'A' where 'a' was asked for.
+///
+/// # Errors
+/// If a cell is no value of its column's type.
+pub fn retain_keys(table: &Table, rows: Rows, keys: &[&[u8]]) -> Result<Rows, CellError> {
+    let kinds = &table.kinds()[..table.key_len];
+    let exact = |kind: &Kind| matches!(kind, Kind::Integer | Kind::Decimal | Kind::Bytes);
+    if kinds.iter().all(exact) {
+        return Ok(rows);
+    }
+    let mut canonical = Canonical::new();
+    let mut wanted = HashSet::new();
+    for key in keys {
+        wanted.insert(canonical.row(kinds, key)?.to_vec());
+    }
+    let mut retained = Rows::new();
+    for row in rows.iter() {
+        if wanted.contains(canonical.row(kinds, row)?) {
+            retained.push_packed(row);
+        }
+    }
+    Ok(retained)
 }
 
 struct Comparing<'a> {
@@ -89,13 +154,13 @@ impl Comparing<'_> {
     fn pair(&mut self, source: &[u8], target: &[u8]) -> Result<(), CellError> {
         let canonical = self.canonical.row(&self.kinds, source)?;
         let digest = self.key.row(canonical);
-        self.result.source.add_row(&digest);
+        self.result.tally.source.add_row(&digest);
         if source == target {
-            self.result.target.add_row(&digest);
+            self.result.tally.target.add_row(&digest);
             return Ok(());
         }
         let other = self.key.row(self.canonical.row(&self.kinds, target)?);
-        self.result.target.add_row(&other);
+        self.result.tally.target.add_row(&other);
         if digest != other {
             let columns = self.differing_columns(source, target)?;
             self.push(DifferenceKind::Changed, Some(source), Some(target), columns);
@@ -136,7 +201,7 @@ impl Comparing<'_> {
                 Some(other) => self.pair(row, target.packed(other))?,
                 None => {
                     let digest = self.digest(row)?;
-                    self.result.source.add_row(&digest);
+                    self.result.tally.source.add_row(&digest);
                     self.push(DifferenceKind::Missing, Some(row), None, Vec::new());
                 }
             }
@@ -145,7 +210,7 @@ impl Comparing<'_> {
         extra.sort_unstable();
         for row in extra {
             let digest = self.digest(target.packed(row))?;
-            self.result.target.add_row(&digest);
+            self.result.tally.target.add_row(&digest);
             self.push(
                 DifferenceKind::Extra,
                 None,
@@ -174,6 +239,11 @@ impl Comparing<'_> {
         target: Option<&[u8]>,
         columns: Vec<usize>,
     ) {
+        match kind {
+            DifferenceKind::Missing => self.result.tally.missing += 1,
+            DifferenceKind::Extra => self.result.tally.extra += 1,
+            DifferenceKind::Changed => self.result.tally.changed += 1,
+        }
         let key = Cells::prefix(source.or(target).unwrap_or_default(), self.key_len).to_vec();
         self.result.differences.push(Difference {
             kind,
@@ -224,15 +294,15 @@ mod tests {
     fn equal_rows_in_any_order_are_equal() {
         let result = run(&[ALICE, BOBBY], &[BOBBY, ALICE]);
         assert!(result.differences.is_empty());
-        assert_eq!(result.source, result.target);
-        assert_eq!(result.source.rows(), 2);
+        assert_eq!(result.tally.source, result.tally.target);
+        assert_eq!(result.tally.source.rows(), 2);
     }
 
     #[test]
     fn equal_values_in_other_text_are_equal() {
         let result = run(&[ALICE], &[[Some("01"), Some("alice"), Some("1.0")]]);
         assert!(result.differences.is_empty());
-        assert_eq!(result.source, result.target);
+        assert_eq!(result.tally.source, result.tally.target);
     }
 
     #[test]
@@ -248,7 +318,7 @@ mod tests {
             .map(|found| found.columns.clone())
             .collect();
         assert_eq!(columns, [vec![1], vec![1]]);
-        assert_ne!(result.source, result.target);
+        assert_ne!(result.tally.source, result.tally.target);
     }
 
     #[test]
@@ -256,7 +326,28 @@ mod tests {
         let result = run(&[ALICE, BOBBY], &[BOBBY, [Some("3"), None, None]]);
         let kinds: Vec<_> = result.differences.iter().map(|found| found.kind).collect();
         assert_eq!(kinds, [DifferenceKind::Missing, DifferenceKind::Extra]);
-        assert_eq!((result.source.rows(), result.target.rows()), (2, 2));
+        assert_eq!(
+            (result.tally.source.rows(), result.tally.target.rows()),
+            (2, 2)
+        );
+    }
+
+    #[test]
+    fn rows_that_a_collation_found_beside_are_dropped() {
+        let columns = vec![column("k", 1, "varchar(9)", false)];
+        let parts = vec![part("PRIMARY", true, 1, "k")];
+        let table = table(TableName::new("s", "t"), columns, parts);
+        let pack = |keys: &[&str]| {
+            let mut rows = Rows::new();
+            for key in keys {
+                rows.push_row([Some(key.as_bytes())]);
+            }
+            rows
+        };
+        let asked = pack(&["a", "b"]);
+        let asked: Vec<&[u8]> = asked.iter().collect();
+        let found = retain_keys(&table, pack(&["a", "A", "a "]), &asked).expect("valid cells");
+        assert_eq!(found.iter().collect::<Vec<_>>(), [asked[0]]);
     }
 
     #[test]

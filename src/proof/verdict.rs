@@ -1,5 +1,6 @@
 //! What may be said of a table.
 
+use super::Tally;
 use crate::fence::Fence;
 use crate::row::Sum;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ pub enum Reason {
     Unsupported,
     /// No fence was made since the check began.
     NoFence,
+    /// Nothing shows that the feed carries the table.
+    NotFollowed,
     /// A read failed.
     Failed,
 }
@@ -57,6 +60,7 @@ impl fmt::Display for Reason {
             Reason::Expired => "snapshot expired",
             Reason::Unsupported => "unsupported",
             Reason::NoFence => "no fence",
+            Reason::NotFollowed => "perhaps not followed",
             Reason::Failed => "failed",
         })
     }
@@ -136,23 +140,19 @@ pub struct TableProof {
 }
 
 impl TableProof {
-    /// Adds a chunk that was read at a fence.
-    pub fn add(&mut self, fence: Fence, chunk: &super::Comparison) {
+    /// Adds what was found in a part of the table that was read at a fence.
+    pub fn add(&mut self, fence: Fence, part: &Tally) {
         self.oldest = Some(match self.oldest {
             Some(oldest) if oldest.w <= fence.w => oldest,
             _ => fence,
         });
-        self.source += chunk.source;
-        self.target += chunk.target;
-        self.counts.source += chunk.source.rows();
-        self.counts.target += chunk.target.rows();
-        for difference in &chunk.differences {
-            match difference.kind {
-                super::DifferenceKind::Missing => self.counts.missing += 1,
-                super::DifferenceKind::Extra => self.counts.extra += 1,
-                super::DifferenceKind::Changed => self.counts.changed += 1,
-            }
-        }
+        self.source += part.source;
+        self.target += part.target;
+        self.counts.source += part.source.rows();
+        self.counts.target += part.target.rows();
+        self.counts.missing += part.missing;
+        self.counts.extra += part.extra;
+        self.counts.changed += part.changed;
     }
 
     /// Adds rows that an earlier run of this process read equal at a fence. Their digests are not
@@ -206,14 +206,12 @@ impl TableProof {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proof::Comparison;
-
     #[test]
     fn inv_2_a_table_with_an_unread_part_is_not_equal() {
         let fence = Fence { w: 1, s: 2 };
         let mut proof = TableProof::default();
         assert_eq!(proof.verdict().word(), "unproven");
-        proof.add(fence, &Comparison::default());
+        proof.add(fence, &Tally::default());
         assert_eq!(
             proof.verdict(),
             Verdict::Equal {
@@ -229,7 +227,7 @@ mod tests {
     fn a_verdict_carries_the_oldest_fence() {
         let mut proof = TableProof::default();
         for w in [5, 3, 9] {
-            proof.add(Fence { w, s: w }, &Comparison::default());
+            proof.add(Fence { w, s: w }, &Tally::default());
         }
         let fence = Fence { w: 3, s: 3 };
         assert_eq!(

@@ -9,16 +9,28 @@ use crate::schema::{Column, Table, quote};
 /// The key comes first and bare, so that the server finds the row by its index; then comes every
 /// column whose value the key's condition does not fix exactly.
 pub fn row_condition(table: &Table, packed: &[u8]) -> String {
-    let key = Cells::prefix(packed, table.key_len);
-    let mut condition = key_condition(table, key);
+    let mut conditions = Vec::new();
+    if table.key_len > 0 {
+        let key = Cells::prefix(packed, table.key_len);
+        conditions.push(key_condition(table, key));
+    }
     for (place, (column, cell)) in table.columns.iter().zip(Cells::of(packed)).enumerate() {
         if place < table.key_len && is_exact_key(&column.kind) {
             continue;
         }
-        condition.push_str(" AND ");
-        condition.push_str(&cell_condition(column, cell));
+        conditions.push(cell_condition(column, cell));
     }
-    condition
+    conditions.join(" AND ")
+}
+
+/// Returns the statement that deletes so many copies of a row of a table without a key, as the
+/// target printed it.
+pub fn delete_copies(table: &Table, packed: &[u8], count: u64) -> String {
+    format!(
+        "DELETE FROM {} WHERE {} LIMIT {count}",
+        table.target.sql(),
+        row_condition(table, packed)
+    )
 }
 
 /// Tells whether `column = literal` holds for one value only: a text key may be padded or folded

@@ -8,5 +8,6 @@ mod guard;
 mod plan;
 mod script;
 
+pub use guard::delete_copies;
 pub use plan::{Step, statement};
 pub use script::{Header, Script};

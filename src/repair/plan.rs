@@ -3,8 +3,8 @@
 use super::guard::row_condition;
 use crate::apply::{column_list, key_condition, literal};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proof::{Difference, DifferenceKind};
-use crate::row::Cells;
+use crate::proof::{Difference, DifferenceKind, copy_number};
+use crate::row::{Cells, Kind};
 use crate::schema::{Table, quote};
 use serde::Serialize;
 
@@ -44,18 +44,11 @@ impl Step {
 /// one row, or none if the target changed since.
 ///
 /// # Errors
-/// If the table has no key, by which alone one row can be named, or the difference lacks a row that
-/// its kind says it has.
+/// If the difference lacks a row that its kind says it has, or a missing copy of a row without a key
+/// holds JSON.
 pub fn statement(table: &Table, difference: &Difference, step: Step) -> Result<Option<String>> {
     if table.key_len == 0 {
-        return Err(Error::new(
-            ErrorKind::Refused,
-            format!(
-                "{} has no key by which a statement could name one row",
-                table.name
-            ),
-        )
-        .advise("compare the rows by hand, or add a primary key on both sides and check again"));
+        return copy_statement(table, difference, step);
     }
     let rebuilt = difference.kind == DifferenceKind::Changed && is_unique(table, difference);
     let sql = match (step, difference.kind) {
@@ -76,6 +69,48 @@ pub fn statement(table: &Table, difference: &Difference, step: Step) -> Result<O
         _ => return Ok(None),
     };
     Ok(Some(sql))
+}
+
+/// Returns the statement for one copy of a row without a key. It names the number of the copy, so
+/// that it does nothing where there are as many copies as there should be.
+fn copy_statement(table: &Table, difference: &Difference, step: Step) -> Result<Option<String>> {
+    let copy = copy_number(&difference.key).unwrap_or(1);
+    let count = |row: &[u8]| {
+        let (name, condition) = (table.target.sql(), row_condition(table, row));
+        format!("SELECT COUNT(*) AS n FROM {name} WHERE {condition}")
+    };
+    Ok(match (step, difference.kind) {
+        (Step::Delete, DifferenceKind::Extra) => {
+            let row = target_of(table, difference)?;
+            // OceanBase takes the table of a DELETE in a derived table only.
+            Some(format!(
+                "DELETE FROM {} WHERE {} AND (SELECT n FROM ({}) AS copies) >= {copy} LIMIT 1",
+                table.target.sql(),
+                row_condition(table, row),
+                count(row)
+            ))
+        }
+        (Step::Insert, DifferenceKind::Missing) => {
+            let row = source_of(table, difference)?;
+            if table.columns.iter().any(|column| column.kind == Kind::Json) {
+                return Err(Error::new(
+                    ErrorKind::Refused,
+                    format!(
+                        "{} has no key, and copies of a row with JSON cannot be counted by the text \
+                         that the source prints",
+                        table.name
+                    ),
+                )
+                .advise("rowproof repair --apply mends it"));
+            }
+            Some(format!(
+                "{} FROM DUAL WHERE ({}) < {copy}",
+                insert_head(table, row),
+                count(row)
+            ))
+        }
+        _ => None,
+    })
 }
 
 /// Tells whether a differing column belongs to a unique index. Of an expression it is not known
@@ -124,6 +159,15 @@ fn update(table: &Table, wanted: &[u8], seen: &[u8], differing: &[usize]) -> Str
 }
 
 fn insert(table: &Table, wanted: &[u8]) -> String {
+    format!(
+        "{} FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM {} WHERE {})",
+        insert_head(table, wanted),
+        table.target.sql(),
+        key_condition(table, Cells::prefix(wanted, table.key_len)),
+    )
+}
+
+fn insert_head(table: &Table, wanted: &[u8]) -> String {
     let values: Vec<String> = table
         .columns
         .iter()
@@ -131,12 +175,10 @@ fn insert(table: &Table, wanted: &[u8]) -> String {
         .map(|(column, cell)| literal(&column.kind, cell))
         .collect();
     format!(
-        "INSERT INTO {name} ({columns}) SELECT {values} FROM DUAL \
-         WHERE NOT EXISTS (SELECT 1 FROM {name} WHERE {key})",
-        name = table.target.sql(),
-        columns = column_list(table),
-        values = values.join(", "),
-        key = key_condition(table, Cells::prefix(wanted, table.key_len)),
+        "INSERT INTO {} ({}) SELECT {}",
+        table.target.sql(),
+        column_list(table),
+        values.join(", ")
     )
 }
 
@@ -302,10 +344,32 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_a_key_is_refused() {
+    fn inv_5_a_copy_of_a_row_without_a_key_is_mended_only_while_the_count_is_wrong() {
+        use crate::proof::copy_key;
+        use crate::row::DigestKey;
         let mut table = orders();
         table.key_len = 0;
-        let error = statement(&table, &difference(None, Some(&TARGET)), Step::Delete);
-        assert_eq!(error.expect_err("no key").kind(), ErrorKind::Refused);
+        let key = copy_key(&DigestKey::from_bytes([1; 32]).row(b"x"), 3);
+        let mut extra = difference(None, Some(&TARGET));
+        extra.key.clone_from(&key);
+        let row = "`id` = 1 AND CAST(`code` AS BINARY) = CAST('A' AS BINARY) \
+                   AND `note` IS NULL AND `at` = '2024-01-01 00:00:00.000'";
+        assert_eq!(
+            statement(&table, &extra, Step::Delete).expect("a statement"),
+            Some(format!(
+                "DELETE FROM `shop`.`orders` WHERE {row} AND (SELECT n FROM (SELECT COUNT(*) AS n \
+                 FROM `shop`.`orders` WHERE {row}) AS copies) >= 3 LIMIT 1"
+            ))
+        );
+        let mut missing = difference(Some(&TARGET), None);
+        missing.key = key;
+        assert_eq!(
+            statement(&table, &missing, Step::Insert).expect("a statement"),
+            Some(format!(
+                "INSERT INTO `shop`.`orders` (`id`, `code`, `note`, `at`) \
+                 SELECT 1, 'A', NULL, '2024-01-01 00:00:00.000' FROM DUAL \
+                 WHERE (SELECT COUNT(*) AS n FROM `shop`.`orders` WHERE {row}) < 3"
+            ))
+        );
     }
 }

@@ -7,7 +7,7 @@ mod support;
 
 pub use create::{create_database, create_table};
 pub use model::{
-    Column, ColumnDefault, Index, IndexPart, RawColumn, RawIndexPart, RawTable, Table,
+    Column, ColumnDefault, Index, IndexPart, Pairing, RawColumn, RawIndexPart, RawTable, Table,
 };
 pub use name::{TableName, quote};
 pub use support::{Obstacle, compare, obstacles};

@@ -129,6 +129,18 @@ pub struct Index {
     pub parts: Vec<IndexPart>,
 }
 
+/// How the rows of the two sides are paired.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pairing {
+    /// By ranges of a key that both servers were seen to order alike (`tests/keys.rs` shows it).
+    Ranges,
+    /// By the hash of a key that they may order differently: each side is read in an order of its
+    /// own.
+    Buckets,
+    /// As a multiset, for there is no key: rows that hold the same are counted.
+    Copies,
+}
+
 /// A table with its columns in *layout order*: the key's columns first, then the others as they
 /// stand in the table.
 ///
@@ -240,36 +252,65 @@ impl Table {
             .position(|column| column.name.eq_ignore_ascii_case(name))
     }
 
+    /// Returns how rows of this table are paired.
+    pub fn pairing(&self) -> Pairing {
+        if self.key_len == 0 {
+            Pairing::Copies
+        } else if self.key().iter().all(ordered_alike) {
+            Pairing::Ranges
+        } else {
+            Pairing::Buckets
+        }
+    }
+
+    /// Tells whether the first column of a scan may be so large that it needs another one before it
+    /// (see [`crate::database::Session::open_scan`]).
+    pub fn has_large_first_column(&self) -> bool {
+        self.columns.first().is_some_and(|column| {
+            let kind = column.column_type.to_ascii_lowercase();
+            ["text", "blob", "json"]
+                .iter()
+                .any(|word| kind.contains(word))
+        })
+    }
+
     /// Chooses the columns that identify a row: the primary key, or else the unique key with the
-    /// fewest columns, if both engines order all its columns alike.
+    /// fewest columns; before them comes a unique key that both engines order alike. A column that
+    /// may be NULL identifies nothing. Of a prefix that is unique the whole column is so too.
     fn choose_key(&self) -> Option<Vec<String>> {
-        let mut candidates: Vec<_> = self
-            .indexes
-            .iter()
-            .filter(|index| index.unique)
-            .filter_map(|index| Some((index.name != "PRIMARY", self.usable_key(index)?)))
-            .collect();
-        candidates.sort_by_key(|(secondary, key)| (*secondary, key.len()));
-        candidates.into_iter().next().map(|(_, key)| key)
+        let candidates = self.indexes.iter().filter(|index| index.unique);
+        let candidates = candidates.filter_map(|index| {
+            let columns = self.key_columns(index)?;
+            let unordered = !columns.iter().all(|column| ordered_alike(column))
+                || index.parts.iter().any(|part| part.prefix.is_some());
+            let rank = (unordered, index.name != "PRIMARY", columns.len());
+            Some((rank, columns))
+        });
+        let (_, columns) = candidates.min_by_key(|(rank, _)| *rank)?;
+        Some(columns.iter().map(|column| column.name.clone()).collect())
     }
 
-    fn usable_key(&self, index: &Index) -> Option<Vec<String>> {
-        index
-            .parts
-            .iter()
-            .map(|part| self.usable_key_part(part))
-            .collect()
+    fn key_columns(&self, index: &Index) -> Option<Vec<&Column>> {
+        let columns = index.parts.iter().map(|part| {
+            let column = &self.columns[self.position(part.column.as_deref()?)?];
+            (!column.nullable).then_some(column)
+        });
+        columns.collect()
     }
+}
 
-    fn usable_key_part(&self, part: &IndexPart) -> Option<String> {
-        let column = &self.columns[self.position(part.column.as_deref()?)?];
-        let ordered_alike = match column.kind {
-            Kind::Integer | Kind::Binary(_) | Kind::Bytes => true,
-            Kind::Char | Kind::Text => column.collation.as_deref() == Some("utf8mb4_bin"),
-            _ => false,
-        };
-        let usable = ordered_alike && !column.nullable && part.prefix.is_none();
-        usable.then(|| column.name.clone())
+/// Tells whether both engines order the values of a column alike, as far as was seen on both.
+fn ordered_alike(column: &Column) -> bool {
+    match column.kind {
+        Kind::Integer
+        | Kind::Decimal
+        | Kind::Year
+        | Kind::Bit
+        | Kind::Temporal(_)
+        | Kind::Binary(_)
+        | Kind::Bytes => true,
+        Kind::Char | Kind::Text => column.collation.as_deref() == Some("utf8mb4_bin"),
+        _ => false,
     }
 }
 
@@ -510,6 +551,20 @@ mod tests {
     fn a_nullable_unique_key_identifies_nothing() {
         let columns = vec![column("a", 1, "int(11)", true)];
         assert_eq!(table(columns, vec![part("u", true, 1, "a")]).key_len, 0);
+    }
+
+    #[test]
+    fn a_key_that_both_servers_order_alike_comes_first() {
+        let mut folded = column("name", 1, "varchar(9)", false);
+        folded.collation = Some("utf8mb4_general_ci".to_owned());
+        let columns = vec![folded, column("id", 2, "datetime(6)", false)];
+        let primary = part("PRIMARY", true, 1, "name");
+        let by_name = table(columns.clone(), vec![primary.clone()]);
+        assert_eq!((by_name.pairing(), by_name.key_len), (Pairing::Buckets, 1));
+        let by_id = table(columns.clone(), vec![primary, part("u", true, 1, "id")]);
+        assert_eq!(by_id.pairing(), Pairing::Ranges);
+        assert_eq!(by_id.key()[0].name, "id");
+        assert_eq!(table(columns, Vec::new()).pairing(), Pairing::Copies);
     }
 
     #[test]

@@ -26,15 +26,6 @@ pub fn obstacles(table: &Table, collations: &BTreeSet<String>) -> Vec<Obstacle> 
             fix: exclude(),
         });
     }
-    if table.key_len == 0 {
-        found.push(Obstacle {
-            what: "no primary key, and no unique NOT NULL key, of integer, binary or utf8mb4_bin \
-                   columns"
-                .to_owned(),
-            why: "rows are paired by a key that both databases order alike".to_owned(),
-            fix: format!("add such a key, or {}", exclude()),
-        });
-    }
     for column in &table.columns {
         let mut push = |what: String, why: &str| {
             found.push(Obstacle {

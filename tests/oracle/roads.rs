@@ -3,8 +3,8 @@
 
 use crate::lab::{Lab, PASSWORD};
 use rowproof::broker::Feed;
-use rowproof::database::{Catalog, ScanRequest, Server, Session, scan_sql};
-use rowproof::feed::{Message, RowChange, fold};
+use rowproof::database::{Catalog, Select, Server, Session, source_scan, target_scan};
+use rowproof::feed::{Backlog, Message, Position, Spill, fold};
 use rowproof::row::{Canonical, Cells, Rows};
 use rowproof::schema::{Table, TableName};
 use rowproof::task::Task;
@@ -34,8 +34,8 @@ pub async fn assert_one_form(lab: &Lab) {
     let mut read = BTreeMap::new();
     for (name, table) in &tables {
         let (left, right) = (
-            forms(&mut source, table).await,
-            forms(&mut target, table).await,
+            forms(&mut source, table, source_scan(table, None)).await,
+            forms(&mut target, table, target_scan(table, None, None)).await,
         );
         assert_eq!(
             left, right,
@@ -43,8 +43,12 @@ pub async fn assert_one_form(lab: &Lab) {
         );
         read.insert(name.clone(), left);
     }
-    let changes = changes(&task).await;
-    let folded = fold(&tables, &changes).expect("changes that can be carried");
+    let mut changes = changes(lab, &task).await;
+    let folded = fold(&mut changes, &tables, |_| true).expect("readable changes");
+    let [part] = &mut folded.expect("changes that can be carried").parts[..] else {
+        panic!("the changes fit into memory");
+    };
+    let folded = part.tables().expect("the changes in memory").into_owned();
     assert_eq!(
         folded.len(),
         tables.len(),
@@ -79,12 +83,9 @@ fn task(lab: &Lab) -> Task {
     Task::parse(&text).expect("a task")
 }
 
-async fn forms(session: &mut Session, table: &Table) -> Forms {
+async fn forms(session: &mut Session, table: &Table, sql: Select) -> Forms {
     let mut rows = Rows::new();
-    session
-        .scan(scan_sql(table, ScanRequest::of(None)), &mut rows)
-        .await
-        .expect("the rows");
+    session.scan(sql, &mut rows).await.expect("the rows");
     let key = |row: &[u8]| form(table, table.key_len, Cells::prefix(row, table.key_len));
     rows.iter()
         .map(|row| (key(row), form(table, table.columns.len(), row)))
@@ -99,8 +100,8 @@ fn form(table: &Table, columns: usize, packed: &[u8]) -> Vec<u8> {
         .to_vec()
 }
 
-/// Reads every change that the topic holds, in the order of their commits.
-async fn changes(task: &Task) -> Vec<RowChange> {
+/// Reads every change that the topic holds.
+async fn changes(lab: &Lab, task: &Task) -> Backlog {
     let feed = Feed::connect(task.feed.as_ref().expect("a feed"))
         .await
         .expect("the topic");
@@ -108,20 +109,22 @@ async fn changes(task: &Task) -> Vec<RowChange> {
     let starts: Vec<i64> = ends.iter().map(|(start, _)| *start).collect();
     feed.seek(&starts).await.expect("a seek");
     let mut open: Vec<bool> = ends.iter().map(|(start, end)| start < end).collect();
-    let mut changes = Vec::new();
+    let mut changes = Backlog::new(Spill {
+        dir: lab.dir.clone(),
+        memory_bytes: usize::MAX,
+    });
     while open.contains(&true) {
         let record = feed.next().await.expect("a record");
         open[record.partition] &= record.offset + 1 < ends[record.partition].1;
-        changes.extend(
-            record
-                .messages
-                .into_iter()
-                .filter_map(|message| match message {
-                    Message::Row(change) => Some(change),
-                    _ => None,
-                }),
-        );
+        let position = Position {
+            partition: record.partition,
+            offset: record.offset,
+        };
+        for message in record.messages {
+            if let Message::Row(change) = message {
+                changes.push(position, change).expect("memory");
+            }
+        }
     }
-    changes.sort_by_key(|change| change.commit_ts);
     changes
 }
