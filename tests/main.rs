@@ -16,6 +16,7 @@ mod plain_sql;
 mod precheck;
 mod road;
 mod routes;
+mod schema;
 mod secrecy;
 mod types;
 mod web;

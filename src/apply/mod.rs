@@ -4,4 +4,6 @@ mod literal;
 mod statement;
 
 pub use literal::{literal, text_literal};
-pub use statement::{column_list, delete_keys, insert_rows, key_condition, lookup_condition};
+pub use statement::{
+    column_list, delete_keys, insert_rows, key_condition, lookup_condition, written,
+};

@@ -6,6 +6,7 @@
 
 mod catalog;
 mod failure;
+mod features;
 mod oceanbase;
 mod record;
 mod scan;
@@ -13,8 +14,9 @@ mod session;
 mod tidb;
 
 pub use catalog::{Catalog, collations};
+pub use features::show_create;
 pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
 pub use scan::{column_expressions, source_scan, target_scan};
 pub use session::{Server, Session};
-pub use tidb::{current_ts, gc_life_time, key_bounds};
+pub use tidb::{current_ts, gc_life_time, key_bounds, next_value};

@@ -3,7 +3,9 @@
 use super::chunk_read::{Spare, compare_rows, cut, read_chunk};
 use super::link::{Link, Links, Retries};
 use crate::chunk::{Chunk, Range, Walk};
-use crate::database::{Catalog, FollowedRow, Record, Session, current_ts, newest_fence};
+use crate::database::{
+    Catalog, FollowedRow, Record, Session, collations, current_ts, newest_fence,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::fence::{Fence, FenceState};
@@ -196,10 +198,12 @@ impl Plan {
         source.set_snapshot(Some(fence.w)).await?;
         let list_target = async {
             let existing = Catalog::read(target, &task.scope).await?;
-            Ok((existing, Record::new(&task.name).followed(target).await?))
+            let known = collations(target).await?;
+            let followed = Record::new(&task.name).followed(target).await?;
+            Ok((existing, known, followed))
         };
         let (wanted, listed) = tokio::join!(Catalog::read(source, &task.scope), list_target);
-        let (wanted, (existing, followed)) = (wanted?, listed?);
+        let (wanted, (existing, known, followed)) = (wanted?, listed?);
         let mut plan = Plan {
             work: Vec::new(),
             unread: Vec::new(),
@@ -231,7 +235,7 @@ impl Plan {
                     Some((Reason::Unsupported, "it has no usable key".to_owned()))
                 }
                 (_, Some(found)) => {
-                    let differences = compare(&table, found);
+                    let differences = compare(&task.choices.adapt(&table, &known), found);
                     (!differences.is_empty()).then(|| (Reason::Schema, differences.join("; ")))
                 }
             };

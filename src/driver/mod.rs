@@ -2,6 +2,7 @@
 
 mod check;
 mod chunk_read;
+mod definitions;
 mod filter;
 mod follow;
 mod lease;

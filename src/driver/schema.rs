@@ -1,52 +1,112 @@
 //! Making the tables on the target.
 
-use crate::database::{Catalog, Record, Session};
+use crate::database::{Catalog, Record, Session, next_value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
-use crate::schema::{Table, TableName, compare, create_database, create_table};
+use crate::schema::{
+    Table, TableName, add_foreign_key, compare, create_database, create_table, same_key,
+};
+use crate::task::Task;
+use std::collections::BTreeSet;
 
-/// Makes a table on the target, once, and records it. After a crash in between it is found empty,
-/// and recorded then.
-///
-/// # Errors
-/// If the target has another table of that name, or refuses to make it.
-pub async fn make_table(
-    target: &mut Session,
-    record: &Record,
-    existing: &Catalog,
-    known: bool,
-    table: &Table,
-    base: CommitTs,
-) -> Result<()> {
-    let found = existing.find(&table.target);
-    if let (Some(found), false) = (found, known) {
-        assert_empty(target, &table.target).await?;
-        assert_same(table, found)?;
-    }
-    if found.is_none() {
-        // A user with grants on one database only may not run this even where it changes nothing.
-        let schemas = target
-            .text(format!(
-                "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-                crate::apply::text_literal(table.target.schema.as_bytes())
-            ))
-            .await?;
-        if schemas.is_none() {
+/// What is needed to make tables on the target.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// The task, whose choices say how.
+    pub task: &'a Task,
+    /// rowproof's record on the target.
+    pub record: &'a Record,
+    /// The collations that the target knows.
+    pub collations: BTreeSet<String>,
+    /// What the target had before.
+    pub existing: Catalog,
+}
+
+impl Making<'_> {
+    /// Makes a table on the target, once, and records it. After a crash in between it is found
+    /// empty, and recorded then.
+    ///
+    /// # Errors
+    /// If the target has another table of that name, or refuses to make it.
+    pub async fn table(
+        &self,
+        (source, target): (&mut Session, &mut Session),
+        known: bool,
+        table: &Table,
+        base: CommitTs,
+    ) -> Result<()> {
+        let wanted = self.task.choices.adapt(table, &self.collations);
+        let found = self.existing.find(&table.target);
+        if let (Some(found), false) = (found, known) {
+            assert_empty(target, &table.target).await?;
+            assert_same(&wanted, found)?;
+        }
+        if found.is_none() {
+            make_database(target, &table.target.schema).await?;
+            let next = next_value(source, table).await?;
             target
-                .execute(create_database(&table.target.schema))
+                .execute(create_table(&wanted, next))
                 .await
                 .map_err(|error| {
-                    error.at(format!("making database {} on the target", table.target.schema)).advise(
-                    "make it as an administrator, or GRANT CREATE ON *.* to rowproof's user",
-                )
+                    error.at(format!("making table {} on the target", table.target))
                 })?;
         }
-        target
-            .execute(create_table(table))
-            .await
-            .map_err(|error| error.at(format!("making table {} on the target", table.target)))?;
+        self.record.add_followed(target, table, base).await
     }
-    record.add_followed(target, table, base).await
+
+    /// Makes the foreign keys that the target lacks.
+    ///
+    /// The session checks none, so the rows that are there are not read, and neither the order of
+    /// the tables nor a parent that is not there yet matters. None of them ever fires on what
+    /// rowproof writes (INV-10).
+    ///
+    /// # Errors
+    /// If the target refuses one; its user needs ALTER and REFERENCES.
+    pub async fn foreign_keys(&self, target: &mut Session, table: &Table) -> Result<()> {
+        let wanted = self.task.choices.adapt(table, &self.collations);
+        let found = self.existing.find(&table.target);
+        for key in &wanted.features.foreign_keys {
+            if found.is_some_and(|found| {
+                found
+                    .features
+                    .foreign_keys
+                    .iter()
+                    .any(|of| same_key(key, of))
+            }) {
+                continue;
+            }
+            target
+                .execute(add_foreign_key(&table.target, key))
+                .await
+                .map_err(|error| {
+                    let place = format!("making foreign key {} of {}", key.name, table.target);
+                    error.at(place).advise(
+                        "GRANT ALTER, REFERENCES on the database to rowproof's user on the \
+                         target, or leave_out = [\"foreign-keys\"] under [schema]",
+                    )
+                })?;
+        }
+        Ok(())
+    }
+}
+
+async fn make_database(target: &mut Session, schema: &str) -> Result<()> {
+    // A user with grants on one database only may not run this even where it changes nothing.
+    let found = target
+        .text(format!(
+            "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
+            crate::apply::text_literal(schema.as_bytes())
+        ))
+        .await?;
+    if found.is_some() {
+        return Ok(());
+    }
+    let made = target.execute(create_database(schema)).await;
+    made.map(|_| ()).map_err(|error| {
+        error
+            .at(format!("making database {schema} on the target"))
+            .advise("make it as an administrator, or GRANT CREATE ON *.* to rowproof's user")
+    })
 }
 
 async fn assert_empty(target: &mut Session, name: &TableName) -> Result<()> {

@@ -1,16 +1,22 @@
 //! Tables as both databases define them: the model, what of it rowproof can carry, and the DDL.
 
+mod choice;
 mod create;
+mod expression;
+mod feature;
 mod model;
 mod name;
 mod support;
 
-pub use create::{create_database, create_table};
+pub use choice::{Choices, LeftOut};
+pub use create::{add_foreign_key, create_database, create_table};
+pub use expression::{called_functions, for_target, named_columns, same_expression};
+pub use feature::{AutoRandom, Check, Features, ForeignKey, Partition, Partitioning, same_key};
 pub use model::{
-    Column, ColumnDefault, Index, IndexPart, RawColumn, RawIndexPart, RawTable, Table,
+    Column, ColumnDefault, Generation, Index, IndexPart, RawColumn, RawIndexPart, RawTable, Table,
 };
 pub use name::{TableName, quote};
-pub use support::{Obstacle, compare, obstacles};
+pub use support::{Obstacle, compare, is_temporary, notices, obstacles};
 
 #[cfg(test)]
 pub use model::testing;
