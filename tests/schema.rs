@@ -192,13 +192,176 @@ async fn tables_of_every_kind_are_made_filled_and_followed() {
             run(&mut source, &statement.replace("{t}", &name_of(create))).await;
         }
     }
-    lab.assert_check_equal();
+    assert_definitions_equal(&lab);
     assert_same_rows(&lab).await;
     assert_same_columns(&lab, &mut source, &mut target).await;
     assert_same_indexes(&lab, &mut source, &mut target).await;
     assert_constraints_hold(&lab, &mut target).await;
     assert_partitions(&lab, &mut source, &mut target).await;
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+}
+
+/// Asserts that a check finds rows and definitions equal, and nothing lesser to say.
+fn assert_definitions_equal(lab: &Lab) {
+    let check = lab.run(&["check", "--json"]);
+    assert_eq!(check.code, 0, "{}\n{}", check.stdout, check.stderr);
+    for table in check.json()["tables"].as_array().expect("tables") {
+        assert_eq!(table["definition"]["verdict"], "equal", "{table:#}");
+        let differences = table["definition"]["differences"].as_array();
+        assert_eq!(differences.map(Vec::len), Some(0), "{table:#}");
+    }
+}
+
+/// What somebody may do to a table on the target, a word of what is then said, and whether rows can
+/// still be read alike.
+const CHANGES: &[(&str, &str)] = &[
+    (
+        "ALTER TABLE {t} MODIFY COLUMN v VARCHAR(30) COLLATE utf8mb4_general_ci DEFAULT 'b' COMMENT 'c'",
+        "its default is 'b'",
+    ),
+    ("ALTER TABLE {t} DROP INDEX by_w", "index by_w is missing"),
+    (
+        "ALTER TABLE {t} ADD INDEX more (v, w)",
+        "index more exists on the target only",
+    ),
+    (
+        "ALTER TABLE {t} ALTER INDEX by_v INVISIBLE",
+        "index by_v is not visible",
+    ),
+    (
+        "ALTER TABLE {t} MODIFY COLUMN y BIGINT",
+        "its type is bigint(20), not int",
+    ),
+    (
+        "ALTER TABLE {t} MODIFY COLUMN v VARCHAR(30) COLLATE utf8mb4_general_ci NULL DEFAULT 'a' COMMENT 'd'",
+        "its comment is another",
+    ),
+    (
+        "ALTER TABLE {t} DROP CONSTRAINT positive",
+        "CHECK positive is missing",
+    ),
+    (
+        "ALTER TABLE {t} COMMENT 'something else'",
+        "its comment is another",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_differ_are_found_and_mended_by_what_check_prints() {
+    let lab = Lab::new("mend").await;
+    let (mut source, mut target) = (lab.source().await, lab.target().await);
+    prepare(&lab, &mut source).await;
+    let create = "(id INT PRIMARY KEY, v VARCHAR(30) COLLATE utf8mb4_general_ci DEFAULT 'a' COMMENT 'c', w INT, x VARCHAR(9), y INT, \
+                  KEY by_v (x(5), w), KEY by_w (w), CONSTRAINT positive{n} CHECK (w > 0)) COMMENT 'a table'";
+    for place in 0..CHANGES.len() {
+        let name = if place == 6 {
+            String::new()
+        } else {
+            place.to_string()
+        };
+        run(
+            &mut source,
+            &format!("CREATE TABLE t{place} {}", create.replace("{n}", &name)),
+        )
+        .await;
+        run(
+            &mut source,
+            &format!("INSERT INTO t{place} VALUES (1, 'x', 1, 'y', 2)"),
+        )
+        .await;
+    }
+    lab.create_feed();
+    let mut migrating = follow(&lab);
+    assert_definitions_equal(&lab);
+    for (place, (change, _)) in CHANGES.iter().enumerate() {
+        let table = format!("{}.t{place}", lab.database);
+        run(&mut target, &change.replace("{t}", &table)).await;
+    }
+    let check = lab.run(&["check", "--json"]);
+    assert_eq!(check.code, 1, "{}\n{}", check.stdout, check.stderr);
+    let mut mend = Vec::new();
+    for (table, (change, said)) in check.json()["tables"]
+        .as_array()
+        .expect("tables")
+        .iter()
+        .zip(CHANGES)
+    {
+        assert_eq!(
+            table["verdict"], "equal",
+            "rows are as they were: {table:#}"
+        );
+        let found = table["definition"]["differences"]
+            .as_array()
+            .expect("differences");
+        assert_eq!(found.len(), 1, "{change}: {table:#}");
+        let what = found[0]["what"].as_str().expect("words");
+        assert!(what.contains(said), "{change}: {what}");
+        let lesser = said.contains("comment");
+        assert_eq!(found[0]["weight"] == "lesser", lesser, "{change}");
+        assert_eq!(
+            table["definition"]["verdict"] == "equal",
+            lesser,
+            "{change}"
+        );
+        mend.extend(found[0]["mend"].as_array().expect("statements").clone());
+    }
+    let status = lab.run(&["status", "--json"]);
+    assert!(
+        status.stdout.contains("the definition of"),
+        "{}",
+        status.stdout
+    );
+    for statement in mend {
+        run(&mut target, statement.as_str().expect("a statement")).await;
+    }
+    assert_definitions_equal(&lab);
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_there_is_taken_if_it_holds_everything() {
+    let lab = Lab::new("there").await;
+    let (mut source, mut target) = (lab.source().await, lab.target().await);
+    prepare(&lab, &mut source).await;
+    run(&mut target, &format!("USE {}", lab.database)).await;
+    run(
+        &mut source,
+        "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20), KEY by_v (v))",
+    )
+    .await;
+    run(&mut source, "INSERT INTO t VALUES (1, 'a'), (2, NULL)").await;
+    lab.create_feed();
+    let smaller = "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(10) COLLATE utf8mb4_bin NOT NULL, UNIQUE KEY u (v))";
+    run(&mut target, smaller).await;
+    let refused = lab.run(&["migrate", "--until", "load"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    for said in [
+        "its type is varchar(10)",
+        "may not be NULL",
+        "index u exists on the target only",
+    ] {
+        assert!(
+            refused.stderr.contains(said),
+            "{said} in {}",
+            refused.stderr
+        );
+    }
+    run(&mut target, "DROP TABLE t").await;
+    run(
+        &mut target,
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, v VARCHAR(50) COLLATE utf8mb4_bin)",
+    )
+    .await;
+    let migrated = lab.run(&["migrate", "--until", "load"]);
+    assert_eq!(migrated.code, 0, "{}", migrated.stderr);
+    assert!(
+        migrated
+            .stderr
+            .contains("kept as it is: index by_v is missing"),
+        "{}",
+        migrated.stderr
+    );
+    assert_same_rows(&lab).await;
 }
 
 /// Asserts that both sides list the same, in any order, and names only what does not agree.

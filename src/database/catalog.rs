@@ -1,10 +1,12 @@
 //! Tables as `information_schema` lists them.
 
-use super::features::{features, global_indexes};
+use super::features::{features, global_indexes, show_create};
 use super::{Server, Session};
 use crate::apply::text_literal;
 use crate::error::Result;
-use crate::schema::{AutoRandom, Features, RawColumn, RawIndexPart, RawTable, Table, TableName};
+use crate::schema::{
+    AutoRandom, Features, RawColumn, RawIndexPart, RawTable, Table, TableName, quote,
+};
 use crate::task::Scope;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,15 +22,42 @@ pub struct Catalog {
 impl Catalog {
     /// Lists what is in scope. A TiDB session lists what was there at its snapshot.
     pub async fn read(session: &mut Session, scope: &Scope) -> Result<Catalog> {
-        let mut raw = raw_tables(session).await?;
         let is_source = session.server() == Server::TiDb;
-        raw.retain(|table| match is_source {
-            true => scope.contains(&table.name),
-            false => scope.may_be_target(&table.name),
-        });
+        let mut catalog = Catalog::read_where(session, |name| match is_source {
+            true => scope.contains(name),
+            false => scope.may_be_target(name),
+        })
+        .await?;
+        if is_source {
+            for table in &mut catalog.tables {
+                table.target = scope.target_of(&table.name);
+                table.filter = scope.filter_of(&table.name).map(str::to_owned);
+                for key in &mut table.features.foreign_keys {
+                    key.parent = scope.target_of(&key.parent);
+                }
+            }
+            catalog.tell_names_apart();
+        }
+        Ok(catalog)
+    }
+
+    /// Reads the definition of one table, if it is there.
+    pub async fn read_table(session: &mut Session, name: &TableName) -> Result<Option<Table>> {
+        let catalog = Catalog::read_where(session, |other| other.is_same(name)).await?;
+        Ok(catalog.tables.into_iter().next())
+    }
+
+    /// Lists the tables whose names fit, as the server has them.
+    async fn read_where(
+        session: &mut Session,
+        fits: impl Fn(&TableName) -> bool,
+    ) -> Result<Catalog> {
+        let mut raw = raw_tables(session).await?;
+        raw.retain(|table| fits(&table.name));
         let schemas = schema_list(&raw);
         let mut columns = raw_columns(session, &schemas).await?;
         let mut parts = raw_index_parts(session, &schemas).await?;
+        mark_expression_defaults(session, &mut columns).await?;
         let mut features = features(session, &schemas).await?;
         let mut catalog = Catalog::default();
         for mut table in raw {
@@ -45,23 +74,11 @@ impl Catalog {
             let columns = columns.remove(&name).unwrap_or_default();
             let parts = parts.remove(&name).unwrap_or_default();
             match Table::build(table, columns, parts) {
-                Ok(mut table) => {
-                    if is_source {
-                        table.target = scope.target_of(&table.name);
-                        table.filter = scope.filter_of(&table.name).map(str::to_owned);
-                        for key in &mut table.features.foreign_keys {
-                            key.parent = scope.target_of(&key.parent);
-                        }
-                    }
-                    catalog.tables.push(table);
-                }
+                Ok(table) => catalog.tables.push(table),
                 Err(error) => catalog.others.push((name, error.message().to_owned())),
             }
         }
         catalog.tables.sort_by(|a, b| a.name.cmp(&b.name));
-        if is_source {
-            catalog.tell_names_apart();
-        }
         Ok(catalog)
     }
 
@@ -215,6 +232,37 @@ async fn raw_columns(
     Ok(columns)
 }
 
+/// OceanBase does not list which defaults are expressions. Only one that has a parenthesis may be
+/// one; what SHOW CREATE TABLE puts into parentheses is.
+async fn mark_expression_defaults(
+    session: &mut Session,
+    columns: &mut BTreeMap<TableName, Vec<RawColumn>>,
+) -> Result<()> {
+    if session.server() != Server::OceanBase {
+        return Ok(());
+    }
+    let may_be = |column: &RawColumn| {
+        let text = column.default.as_deref().unwrap_or_default();
+        column.generation.is_empty() && text.contains('(')
+    };
+    for (name, columns) in columns {
+        if !columns.iter().any(may_be) {
+            continue;
+        }
+        let create = show_create(session, name).await?;
+        for column in columns.iter_mut().filter(|column| may_be(column)) {
+            let text = column.default.as_deref().unwrap_or_default();
+            let start = format!("  {} ", quote(&column.name));
+            let shown = format!(" DEFAULT ({text})");
+            let line = create.lines().find(|line| line.starts_with(&start));
+            if line.is_some_and(|line| line.contains(&shown)) {
+                column.extra.push_str(" DEFAULT_GENERATED");
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn raw_index_parts(
     session: &mut Session,
     schemas: &str,
@@ -252,5 +300,27 @@ async fn raw_index_parts(
         }
         parts.entry(name).or_default().push(part);
     }
+    if session.server() == Server::OceanBase {
+        parts.values_mut().for_each(drop_hidden_parts);
+    }
     Ok(parts)
+}
+
+/// Drops what OceanBase adds to an index on the elements of an array: the primary key's columns and
+/// a number of its own.
+fn drop_hidden_parts(parts: &mut Vec<RawIndexPart>) {
+    let is_number = |part: &RawIndexPart| {
+        let column = part.column.as_deref().unwrap_or_default();
+        column.starts_with("__doc_id_")
+    };
+    let key_len = parts.iter().filter(|part| part.index == "PRIMARY").count();
+    let numbers: Vec<(String, usize)> = parts
+        .iter()
+        .filter(|part| is_number(part))
+        .map(|part| (part.index.clone(), part.place as usize))
+        .collect();
+    for (index, place) in numbers {
+        let kept = place.saturating_sub(1 + key_len);
+        parts.retain(|part| part.index != index || part.place as usize <= kept);
+    }
 }

@@ -12,7 +12,9 @@ use crate::fence::{Fence, FenceState};
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, TableProof, Verdict};
 use crate::row::{DigestKey, Rows};
-use crate::schema::{Table, TableName, compare};
+use crate::schema::{
+    SchemaVerdict, SchemaWord, Spellings, Table, TableName, compare, create_table, differences,
+};
 use crate::task::{Scope, Task};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -43,6 +45,8 @@ pub struct CheckedTable {
     pub counts: Counts,
     /// The digest of the source's rows, in hexadecimal, and their number.
     pub digest: String,
+    /// The verdict on the table's definition.
+    pub definition: SchemaVerdict,
     /// The condition on the source's rows that take part, where only some do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
@@ -60,13 +64,17 @@ pub struct CheckOutcome {
 }
 
 impl CheckOutcome {
-    /// Returns the documented exit code: 1 if anything differs, else 2 if anything is unproven,
+    /// Returns the documented exit code: 1 if any row or definition differs, else 2 if anything is unproven,
     /// else 0. A check of nothing proves nothing.
     pub fn exit_code(&self) -> u8 {
         let any = |word: &str| self.tables.iter().any(|table| table.verdict.word() == word);
-        if any("different") {
+        let definition = |word: SchemaWord| {
+            let mut tables = self.tables.iter();
+            tables.any(|table| table.definition.verdict == word)
+        };
+        if any("different") || definition(SchemaWord::Different) {
             1
-        } else if any("unproven") || self.tables.is_empty() {
+        } else if any("unproven") || definition(SchemaWord::Unproven) || self.tables.is_empty() {
             2
         } else {
             0
@@ -128,10 +136,19 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
             });
         }
     };
-    let plan = Plan::make(task, &mut links, fence, in_scope).await?;
+    let spellings = journal.spellings().await?;
+    let mut plan = Plan::make(task, &mut links, fence, &spellings, in_scope).await?;
+    for (name, verdict) in &plan.definitions {
+        journal.set_definition(name, verdict, fence.w).await?;
+    }
     let checked = run(task, journal, fence, &plan, ready).await?;
     let mut tables: Vec<CheckedTable> = plan.unread;
     tables.extend(checked);
+    for table in &mut tables {
+        if let Some(definition) = plan.definitions.remove(&table.name) {
+            table.definition = definition;
+        }
+    }
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(CheckOutcome {
         fence: Some(fence),
@@ -184,6 +201,7 @@ async fn wait_for_fence(
 struct Plan {
     work: Vec<StripeWork>,
     unread: Vec<CheckedTable>,
+    definitions: BTreeMap<TableName, SchemaVerdict>,
 }
 
 impl Plan {
@@ -192,6 +210,7 @@ impl Plan {
         task: &Task,
         links: &mut Links,
         fence: Fence,
+        spellings: &Spellings,
         in_scope: impl Fn(&TableName) -> bool,
     ) -> Result<Plan> {
         let (source, target) = links.sessions().await?;
@@ -207,6 +226,7 @@ impl Plan {
         let mut plan = Plan {
             work: Vec::new(),
             unread: Vec::new(),
+            definitions: BTreeMap::new(),
         };
         for (name, what) in wanted.others.into_iter().filter(|(name, _)| in_scope(name)) {
             plan.unread
@@ -218,7 +238,11 @@ impl Plan {
             .filter(|table| in_scope(&table.name))
         {
             let followed = followed.iter().find(|row| row.name == table.name);
-            let obstacle = match (followed, existing.find(&table.target)) {
+            let adapted = task.choices.adapt(&table, &known);
+            let found = existing.find(&table.target);
+            let definition = judge_definition(followed, &adapted, found, spellings);
+            plan.definitions.insert(table.name.clone(), definition);
+            let obstacle = match (followed, found) {
                 (
                     Some(FollowedRow {
                         stopped: Some((at, reason)),
@@ -235,7 +259,7 @@ impl Plan {
                     Some((Reason::Unsupported, "it has no usable key".to_owned()))
                 }
                 (_, Some(found)) => {
-                    let differences = compare(&task.choices.adapt(&table, &known), found);
+                    let differences = compare(&adapted, found);
                     (!differences.is_empty()).then(|| (Reason::Schema, differences.join("; ")))
                 }
             };
@@ -262,12 +286,29 @@ impl Plan {
     }
 }
 
+/// Compares a table's definition with what the target has. That of a table which a DDL has stopped
+/// is not what the target is to have.
+fn judge_definition(
+    followed: Option<&FollowedRow>,
+    wanted: &Table,
+    found: Option<&Table>,
+    spellings: &Spellings,
+) -> SchemaVerdict {
+    let stopped = followed.and_then(|row| row.stopped.as_ref());
+    match (stopped, found) {
+        (Some((_, reason)), _) => SchemaVerdict::unproven(reason.clone()),
+        (None, Some(found)) => SchemaVerdict::of(differences(wanted, found, spellings)),
+        (None, None) => SchemaVerdict::missing(create_table(wanted, None)),
+    }
+}
+
 fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
     CheckedTable {
         name,
         verdict,
         counts: Counts::default(),
         digest: String::new(),
+        definition: SchemaVerdict::unproven("it was not compared"),
         filter: None,
     }
 }
@@ -508,6 +549,7 @@ impl Checking {
             verdict,
             counts,
             digest,
+            definition: SchemaVerdict::unproven("it was not compared"),
             filter: table.filter.clone(),
         })
     }

@@ -190,6 +190,7 @@ impl Following {
         let making = Making {
             task: &self.task,
             record: &self.record,
+            journal: &self.journal,
             collations: collations(target).await?,
             existing: Catalog::read(target, &self.task.scope).await?,
         };

@@ -258,6 +258,7 @@ impl Run {
         Ok(Making {
             task: &self.task,
             record,
+            journal: &self.journal,
             collations: collations(target).await?,
             existing: Catalog::read(target, &self.task.scope).await?,
         })

@@ -3,8 +3,10 @@
 use crate::database::{Catalog, Record, Session, next_value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
+use crate::journal::Journal;
 use crate::schema::{
-    Table, TableName, add_foreign_key, compare, create_database, create_table, same_key,
+    SchemaDifference, Spellings, Table, TableName, Weight, add_foreign_key, create_database,
+    create_table, differences, same_key, spellings,
 };
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -16,6 +18,8 @@ pub struct Making<'a> {
     pub task: &'a Task,
     /// rowproof's record on the target.
     pub record: &'a Record,
+    /// The journal, which remembers how the target prints expressions.
+    pub journal: &'a Journal,
     /// The collations that the target knows.
     pub collations: BTreeSet<String>,
     /// What the target had before.
@@ -39,7 +43,7 @@ impl Making<'_> {
         let found = self.existing.find(&table.target);
         if let (Some(found), false) = (found, known) {
             assert_empty(target, &table.target).await?;
-            assert_same(&wanted, found)?;
+            assert_holds(&wanted, found)?;
         }
         if found.is_none() {
             make_database(target, &table.target.schema).await?;
@@ -50,8 +54,22 @@ impl Making<'_> {
                 .map_err(|error| {
                     error.at(format!("making table {} on the target", table.target))
                 })?;
+            self.remember_spellings(target, &wanted).await?;
         }
         self.record.add_followed(target, table, base).await
+    }
+
+    /// Notes how the target prints the expressions of a table that was made just now: it rewrites
+    /// them, so that they cannot be told from others later.
+    async fn remember_spellings(&self, target: &mut Session, wanted: &Table) -> Result<()> {
+        // Every table without an expression is its own spelling.
+        if spellings(wanted, wanted).is_empty() {
+            return Ok(());
+        }
+        match Catalog::read_table(target, &wanted.target).await? {
+            Some(made) => self.journal.add_spellings(&spellings(wanted, &made)).await,
+            None => Ok(()),
+        }
     }
 
     /// Makes the foreign keys that the target lacks.
@@ -123,18 +141,30 @@ async fn assert_empty(target: &mut Session, name: &TableName) -> Result<()> {
     .advise("empty or drop it, or exclude it under [tables]; rowproof overwrites nothing"))
 }
 
-fn assert_same(source: &Table, target: &Table) -> Result<()> {
-    let differences = compare(source, target);
-    if differences.is_empty() {
+/// Refuses a table that cannot hold every row of the source. What else differs is told and left as
+/// it is.
+fn assert_holds(source: &Table, target: &Table) -> Result<()> {
+    let found = differences(source, target, &Spellings::default());
+    let texts = |found: Vec<&SchemaDifference>| -> Vec<String> {
+        found.iter().map(|of| of.what.clone()).collect()
+    };
+    let (loss, rest): (Vec<_>, Vec<_>) = found.iter().partition(|of| of.weight == Weight::Loss);
+    for what in texts(rest) {
+        eprintln!(
+            "the target's table {} is kept as it is: {what}",
+            source.target
+        );
+    }
+    if loss.is_empty() {
         return Ok(());
     }
     Err(Error::new(
         ErrorKind::Refused,
         format!(
-            "the target's table {} is another one: {}",
+            "the target's table {} cannot hold what the source has: {}",
             source.target,
-            differences.join("; ")
+            texts(loss).join("; ")
         ),
     )
-    .advise("drop it, and rowproof makes it anew"))
+    .advise("drop it, and rowproof makes it anew; or mend it, precheck says how"))
 }

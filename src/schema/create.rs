@@ -48,13 +48,21 @@ pub fn create_table(table: &Table, next: Option<u64>) -> String {
 
 /// Returns the statement that adds a foreign key.
 pub fn add_foreign_key(target: &TableName, key: &ForeignKey) -> String {
+    format!(
+        "ALTER TABLE {} {}",
+        target.sql(),
+        add_foreign_key_clause(key)
+    )
+}
+
+/// Returns the clause of ALTER TABLE that adds a foreign key.
+pub fn add_foreign_key_clause(key: &ForeignKey) -> String {
     let list = |columns: &[String]| {
         let quoted: Vec<String> = columns.iter().map(|column| quote(column)).collect();
         quoted.join(", ")
     };
     let mut sql = format!(
-        "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({})",
-        target.sql(),
+        "ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({})",
         quote(&key.name),
         list(&key.columns),
         key.parent.sql(),
@@ -167,7 +175,7 @@ pub fn check_line(check: &Check) -> String {
 }
 
 /// Returns the clause that cuts a table into partitions. OceanBase knows no comments on them.
-fn partition_clause(partitioning: &Partitioning) -> String {
+pub fn partition_clause(partitioning: &Partitioning) -> String {
     let (word, takes) = match partitioning.method.as_str() {
         "RANGE" | "RANGE COLUMNS" => (" VALUES LESS THAN ", true),
         "LIST" | "LIST COLUMNS" => (" VALUES IN ", true),

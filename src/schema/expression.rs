@@ -83,6 +83,27 @@ fn bare(tokens: &[Token]) -> &[Token] {
     bare(&tokens[1..tokens.len() - 1])
 }
 
+/// Returns the items of a list of constants as OceanBase prints them: texts as they are between
+/// quotes, and no spaces. A row of constants in parentheses is one item.
+pub fn constants_as_printed(list: &str) -> Vec<String> {
+    let mut items = vec![String::new()];
+    let mut depth = 0;
+    for token in tokens(list) {
+        let piece = match token {
+            Token::Text(text) => format!("'{text}'"),
+            Token::Word(word) => word.to_uppercase(),
+            Token::Symbol(symbol) => symbol,
+        };
+        depth += i32::from(piece == "(") - i32::from(piece == ")");
+        if piece == "," && depth == 0 {
+            items.push(String::new());
+        } else if let Some(item) = items.last_mut() {
+            item.push_str(&piece);
+        }
+    }
+    items
+}
+
 fn tokens(expression: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = expression;

@@ -1,6 +1,7 @@
 //! Tables as both databases define them: the model, what of it rowproof can carry, and the DDL.
 
 mod choice;
+mod compare;
 mod create;
 mod expression;
 mod feature;
@@ -9,6 +10,9 @@ mod name;
 mod support;
 
 pub use choice::{Choices, LeftOut};
+pub use compare::{
+    SchemaDifference, SchemaVerdict, SchemaWord, Spellings, Weight, differences, spellings,
+};
 pub use create::{add_foreign_key, create_database, create_table};
 pub use expression::{called_functions, for_target, named_columns, same_expression};
 pub use feature::{AutoRandom, Check, Features, ForeignKey, Partition, Partitioning, same_key};

@@ -437,7 +437,7 @@ fn has_empty_label(kind: &Kind) -> bool {
 
 /// Tells whether two columns hold the same family of values. Labels are compared joined, because
 /// OceanBase prints them so that they cannot always be told apart.
-fn same_values(source: &Kind, target: &Kind) -> bool {
+pub fn same_values(source: &Kind, target: &Kind) -> bool {
     match (source, target) {
         (Kind::Enum(left), Kind::Enum(right)) | (Kind::Set(left), Kind::Set(right)) => {
             left.join("','") == right.join("','")
