@@ -66,7 +66,6 @@ const OBSTACLES: &[(&str, &str)] = &[
         "CREATE TABLE child (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES elsewhere.parent (a))",
         "refers to elsewhere.parent",
     ),
-    ("CREATE VIEW seen AS SELECT 1", "view"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -637,3 +637,74 @@ async fn what_is_left_out_by_choice_is_said_and_not_made() {
         "{create}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_made_in_the_order_in_which_they_read_each_other_and_compared() {
+    let lab = Lab::new("views").await;
+    let (mut source, mut target) = (lab.source().await, lab.target().await);
+    prepare(&lab, &mut source).await;
+    for sql in [
+        "CREATE TABLE t (a INT PRIMARY KEY, b VARCHAR(9))",
+        "INSERT INTO t VALUES (1, 'x'), (2, 'y''z')",
+        "CREATE VIEW z_first AS SELECT a, b AS `b ``b` FROM t WHERE a > 1 AND b <> 'x\\\\'",
+        "CREATE VIEW a_second (q, r) AS SELECT z.a, COUNT(*) FROM z_first z JOIN t ON t.a = z.a GROUP BY z.a",
+        "CREATE SEQUENCE counter START WITH 5 INCREMENT BY 3",
+    ] {
+        run(&mut source, sql).await;
+    }
+    lab.create_feed();
+    let refused = lab.run(&["precheck"]);
+    assert_eq!(refused.code, 2);
+    for said in [
+        "it is a sequence",
+        "CREATE SEQUENCE",
+        "START WITH 5 INCREMENT BY 3",
+        "leave_out = [\"sequences\"]",
+    ] {
+        assert!(
+            refused.stdout.contains(said),
+            "{said} in {}",
+            refused.stdout
+        );
+    }
+    choose(&lab, "leave_out = [\"sequences\"]");
+    let refused = lab.run(&["migrate", "--until", "schema"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("GRANT CREATE VIEW"),
+        "{}",
+        refused.stderr
+    );
+    grant(&lab, &mut target, "CREATE VIEW").await;
+    let mut migrating = follow(&lab);
+    lab.assert_check_equal();
+    for view in ["z_first", "a_second"] {
+        let rows = format!("SELECT * FROM {}.{view}", lab.database);
+        let (left, right) = (
+            texts(&mut source, &rows).await,
+            texts(&mut target, &rows).await,
+        );
+        assert_same(left, right);
+    }
+    run(
+        &mut target,
+        &format!(
+            "CREATE OR REPLACE VIEW {0}.z_first AS SELECT a, b AS `b ``b` FROM {0}.t",
+            lab.database
+        ),
+    )
+    .await;
+    let check = lab.run(&["check", "--json"]);
+    assert_eq!(check.code, 1, "{}\n{}", check.stdout, check.stderr);
+    let views = check.json()["views"].clone();
+    assert_eq!(views[0]["definition"]["verdict"], "equal", "{views:#}");
+    assert_eq!(views[1]["definition"]["verdict"], "different", "{views:#}");
+    for statement in views[1]["definition"]["differences"][0]["mend"]
+        .as_array()
+        .expect("statements")
+    {
+        run(&mut target, statement.as_str().expect("a statement")).await;
+    }
+    lab.assert_check_equal();
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+}

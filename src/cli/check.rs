@@ -63,10 +63,11 @@ fn text(outcome: &CheckOutcome, chosen: bool) -> String {
         .filter_map(|table| Some((&table.name, table.filter.as_ref()?)))
         .map(|(name, filter)| format!("{name}: only rows where {filter} take part\n"))
         .collect();
-    let definitions: String = outcome
-        .tables
-        .iter()
-        .map(|table| definition_text(&table.name, &table.definition))
+    let tables = outcome.tables.iter().map(|of| (&of.name, &of.definition));
+    let views = outcome.views.iter().map(|of| (&of.name, &of.definition));
+    let definitions: String = tables
+        .chain(views)
+        .map(|(name, definition)| definition_text(name, definition))
         .collect();
     format!(
         "{}\n{filters}{definitions}{answer}, in {:.1} s\n",

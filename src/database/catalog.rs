@@ -1,11 +1,12 @@
 //! Tables as `information_schema` lists them.
 
 use super::features::{features, global_indexes, show_create};
+use super::view::views;
 use super::{Server, Session};
 use crate::apply::text_literal;
 use crate::error::Result;
 use crate::schema::{
-    AutoRandom, Features, RawColumn, RawIndexPart, RawTable, Table, TableName, quote,
+    AutoRandom, Features, RawColumn, RawIndexPart, RawTable, Table, TableName, View, quote,
 };
 use crate::task::Scope;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Catalog {
     /// The tables.
     pub tables: Vec<Table>,
-    /// Views, sequences and tables that cannot be understood, each with what is wrong.
+    /// The views.
+    pub views: Vec<View>,
+    /// The sequences.
+    pub sequences: Vec<TableName>,
+    /// What else there is, and tables that cannot be understood, each with what is wrong.
     pub others: Vec<(TableName, String)>,
 }
 
@@ -47,6 +52,12 @@ impl Catalog {
         Ok(catalog.tables.into_iter().next())
     }
 
+    /// Reads the definition of one view, if it is there.
+    pub async fn read_view(session: &mut Session, name: &TableName) -> Result<Option<View>> {
+        let catalog = Catalog::read_where(session, |other| other.is_same(name)).await?;
+        Ok(catalog.views.into_iter().next())
+    }
+
     /// Lists the tables whose names fit, as the server has them.
     async fn read_where(
         session: &mut Session,
@@ -60,12 +71,24 @@ impl Catalog {
         mark_expression_defaults(session, &mut columns).await?;
         let mut features = features(session, &schemas).await?;
         let mut catalog = Catalog::default();
+        if raw.iter().any(|table| table.table_type == "VIEW") {
+            catalog.views = views(session, &schemas, &columns).await?;
+            catalog.views.retain(|view| fits(&view.name));
+        }
         for mut table in raw {
             let name = table.name.clone();
-            if table.table_type != "BASE TABLE" {
-                let what = format!("it is a {}", table.table_type.to_lowercase());
-                catalog.others.push((name, what));
-                continue;
+            match table.table_type.as_str() {
+                "BASE TABLE" => {}
+                "VIEW" => continue,
+                "SEQUENCE" => {
+                    catalog.sequences.push(name);
+                    continue;
+                }
+                other => {
+                    let what = format!("it is a {}", other.to_lowercase());
+                    catalog.others.push((name, what));
+                    continue;
+                }
             }
             table.features = Features {
                 auto_random: table.features.auto_random,
@@ -113,6 +136,11 @@ impl Catalog {
             found.extend(other.map(|other| (&other.name, &table.name)));
         }
         found
+    }
+
+    /// Finds a view whatever the case of its name.
+    pub fn find_view(&self, name: &TableName) -> Option<&View> {
+        self.views.iter().find(|view| view.name.is_same(name))
     }
 
     /// Finds a table whatever the case of its name: OceanBase stores names in lower case.

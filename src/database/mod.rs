@@ -12,6 +12,7 @@ mod record;
 mod scan;
 mod session;
 mod tidb;
+mod view;
 
 pub use catalog::{Catalog, collations};
 pub use features::show_create;
@@ -20,3 +21,4 @@ pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
 pub use scan::{column_expressions, source_scan, target_scan};
 pub use session::{Server, Session};
 pub use tidb::{current_ts, gc_life_time, key_bounds, next_value};
+pub use view::sequence_sql;

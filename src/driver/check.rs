@@ -13,7 +13,8 @@ use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, TableProof, Verdict};
 use crate::row::{DigestKey, Rows};
 use crate::schema::{
-    SchemaVerdict, SchemaWord, Spellings, Table, TableName, compare, create_table, differences,
+    LeftOut, SchemaVerdict, SchemaWord, Spellings, Table, TableName, compare, create_table,
+    differences, judge_view,
 };
 use crate::task::{Scope, Task};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -52,6 +53,16 @@ pub struct CheckedTable {
     pub filter: Option<String>,
 }
 
+/// What a check found of one view, which has no rows of its own.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckedView {
+    /// The view.
+    #[serde(flatten)]
+    pub name: TableName,
+    /// The verdict on its definition.
+    pub definition: SchemaVerdict,
+}
+
 /// What a check found.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckOutcome {
@@ -59,6 +70,8 @@ pub struct CheckOutcome {
     pub fence: Option<Fence>,
     /// The tables in scope, each with its verdict.
     pub tables: Vec<CheckedTable>,
+    /// The views in scope, unless they are left out.
+    pub views: Vec<CheckedView>,
     /// How long it took, in seconds.
     pub seconds: f64,
 }
@@ -69,8 +82,9 @@ impl CheckOutcome {
     pub fn exit_code(&self) -> u8 {
         let any = |word: &str| self.tables.iter().any(|table| table.verdict.word() == word);
         let definition = |word: SchemaWord| {
-            let mut tables = self.tables.iter();
-            tables.any(|table| table.definition.verdict == word)
+            let tables = self.tables.iter().map(|table| &table.definition);
+            let mut all = tables.chain(self.views.iter().map(|view| &view.definition));
+            all.any(|definition| definition.verdict == word)
         };
         if any("different") || definition(SchemaWord::Different) {
             1
@@ -132,6 +146,7 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
             return Ok(CheckOutcome {
                 fence: None,
                 tables,
+                views: Vec::new(),
                 seconds,
             });
         }
@@ -149,10 +164,14 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
             table.definition = definition;
         }
     }
+    // What is left is not of tables.
+    let view = |(name, definition)| CheckedView { name, definition };
+    let views = plan.definitions.into_iter().map(view).collect();
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(CheckOutcome {
         fence: Some(fence),
         tables,
+        views,
         seconds: began.elapsed().as_secs_f64(),
     })
 }
@@ -228,7 +247,19 @@ impl Plan {
             unread: Vec::new(),
             definitions: BTreeMap::new(),
         };
-        for (name, what) in wanted.others.into_iter().filter(|(name, _)| in_scope(name)) {
+        let choices = &task.choices;
+        if !choices.leaves_out(LeftOut::Views) {
+            for view in wanted.views.iter().filter(|view| in_scope(&view.name)) {
+                let verdict = judge_view(view, existing.find_view(&view.name), spellings);
+                plan.definitions.insert(view.name.clone(), verdict);
+            }
+        }
+        let mut others = wanted.others;
+        if !choices.leaves_out(LeftOut::Sequences) {
+            let sequences = wanted.sequences.into_iter();
+            others.extend(sequences.map(|name| (name, "it is a sequence".to_owned())));
+        }
+        for (name, what) in others.into_iter().filter(|(name, _)| in_scope(name)) {
             plan.unread
                 .push(unread(name, Verdict::unproven(Reason::Unsupported, what)));
         }

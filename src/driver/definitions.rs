@@ -1,10 +1,10 @@
 //! What of the definitions in scope would stop or spoil a migration, each with its fix.
 
 use super::precheck::Finding;
-use crate::database::{Catalog, Session, collations, show_create, source_scan};
+use crate::database::{Catalog, Session, collations, sequence_sql, show_create, source_scan};
 use crate::error::Result;
 use crate::schema::{
-    ColumnDefault, LeftOut, Table, for_target, is_temporary, notices, obstacles, quote,
+    ColumnDefault, LeftOut, Table, TableName, for_target, is_temporary, notices, obstacles, quote,
 };
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -41,6 +41,8 @@ pub async fn definitions(
     for table in &wanted.tables {
         filter(table, source, findings).await?;
     }
+    views(task, &wanted, findings);
+    sequences(task, &wanted, source, findings).await?;
     for (name, what) in &wanted.others {
         findings.push(Finding::error(
             format!("{name}: {what}"),
@@ -67,6 +69,60 @@ pub async fn definitions(
         triggers(table, &existing, target, findings).await?;
     }
     Ok(())
+}
+
+/// Looks at the views: their queries name tables by the names that these have on the source.
+fn views(task: &Task, wanted: &Catalog, findings: &mut Vec<Finding>) {
+    let routed = wanted.tables.iter().any(|table| table.target != table.name);
+    for view in &wanted.views {
+        if task.choices.leaves_out(LeftOut::Views) {
+            findings.push(Finding::warning(
+                format!("view {} is left out", view.name),
+                "[schema] leave_out in the task file says so",
+                "nothing, if that is wanted",
+            ));
+        } else if routed {
+            findings.push(Finding::error(
+                format!("view {} names tables that go elsewhere", view.name),
+                "[tables] routes gives tables other names, and the view has those of the source",
+                left_out("views", &view.name),
+            ));
+        }
+    }
+}
+
+/// Looks at the sequences, which only some versions of OceanBase know.
+async fn sequences(
+    task: &Task,
+    wanted: &Catalog,
+    source: &mut Session,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    for name in &wanted.sequences {
+        let sql = sequence_sql(source, name).await?;
+        findings.push(match task.choices.leaves_out(LeftOut::Sequences) {
+            true => Finding::warning(
+                format!("sequence {name} is left out"),
+                "[schema] leave_out in the task file says so",
+                format!("where the target knows sequences, run at the cutover: {sql}"),
+            ),
+            false => Finding::error(
+                format!("{name}: it is a sequence"),
+                "rowproof makes no sequences: not every OceanBase knows them, and their values \
+                 are not part of the feed",
+                format!("{}; at the cutover: {sql}", left_out("sequences", name)),
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Returns the advice to leave a kind of definition out.
+fn left_out(kind: &str, name: &TableName) -> String {
+    format!(
+        "leave_out = [\"{kind}\"] under [schema] makes the target without it; or exclude {name} \
+         under [tables]"
+    )
 }
 
 /// Has the target understand the expressions of a definition that the source printed: it may lack a

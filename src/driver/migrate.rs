@@ -285,6 +285,7 @@ impl Run {
                 .set_table(table, FoundBy::Load, &verdict, counts, "", base)
                 .await?;
         }
+        making.views(target, &wanted.views).await?;
         let names: Vec<TableName> = wanted
             .tables
             .iter()

@@ -15,7 +15,7 @@ mod repair;
 mod schema;
 mod status;
 
-pub use check::{CheckOutcome, CheckedTable, check};
+pub use check::{CheckOutcome, CheckedTable, CheckedView, check};
 pub use migrate::{MigrateOutcome, Until, migrate};
 pub use precheck::{Finding, Level, precheck};
 pub use repair::{RepairOutcome, apply_repairs};

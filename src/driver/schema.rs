@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::journal::Journal;
 use crate::schema::{
-    SchemaDifference, Spellings, Table, TableName, Weight, add_foreign_key, create_database,
-    create_table, differences, same_key, spellings,
+    LeftOut, SchemaDifference, Spellings, Table, TableName, View, Weight, add_foreign_key,
+    create_database, create_table, create_view, differences, same_key, spellings,
 };
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -57,6 +57,52 @@ impl Making<'_> {
             self.remember_spellings(target, &wanted).await?;
         }
         self.record.add_followed(target, table, base).await
+    }
+
+    /// Makes the views that the target lacks, after all tables. A view may read another one: what
+    /// is refused is tried again as long as any other can be made.
+    ///
+    /// # Errors
+    /// If the target refuses a view for good; its user needs CREATE VIEW.
+    pub async fn views(&self, target: &mut Session, views: &[View]) -> Result<()> {
+        if self.task.choices.leaves_out(LeftOut::Views) {
+            return Ok(());
+        }
+        let is_missing = |view: &&View| self.existing.find_view(&view.name).is_none();
+        let mut left: Vec<&View> = views.iter().filter(is_missing).collect();
+        while !left.is_empty() {
+            let mut refused = Vec::new();
+            let mut last = None;
+            for view in &left {
+                match target.execute(create_view(view)).await {
+                    Ok(_) => self.remember_view(target, view).await?,
+                    Err(error) if error.kind().is_retryable() => return Err(error),
+                    Err(error) => {
+                        last = Some(error.at(format!("making view {} on the target", view.name)));
+                        refused.push(*view);
+                    }
+                }
+            }
+            match last {
+                Some(error) if refused.len() == left.len() => {
+                    return Err(error.advise(
+                        "GRANT CREATE VIEW on the database to rowproof's user on the target, if \
+                         that is what it lacks; or exclude the view under [tables], or leave_out = [\"views\"] under [schema]",
+                    ));
+                }
+                _ => left = refused,
+            }
+        }
+        Ok(())
+    }
+
+    async fn remember_view(&self, target: &mut Session, view: &View) -> Result<()> {
+        let Some(made) = Catalog::read_view(target, &view.name).await? else {
+            return Ok(());
+        };
+        let mut spellings = Spellings::default();
+        spellings.add(&view.query, &made.query);
+        self.journal.add_spellings(&spellings).await
     }
 
     /// Notes how the target prints the expressions of a table that was made just now: it rewrites

@@ -8,6 +8,7 @@ mod feature;
 mod model;
 mod name;
 mod support;
+mod view;
 
 pub use choice::{Choices, LeftOut};
 pub use compare::{
@@ -21,6 +22,7 @@ pub use model::{
 };
 pub use name::{TableName, quote};
 pub use support::{Obstacle, compare, is_temporary, notices, obstacles};
+pub use view::{View, create_view, judge_view};
 
 #[cfg(test)]
 pub use model::testing;

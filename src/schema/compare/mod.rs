@@ -122,7 +122,7 @@ impl Spellings {
 
     /// Tells what to make of two expressions. The target may print the same one otherwise; only
     /// where it is known how it prints this one can they be told apart.
-    fn judge(&self, source: &str, target: &str) -> Alike {
+    pub(in crate::schema) fn judge(&self, source: &str, target: &str) -> Alike {
         let mut known = self.0.iter().filter(|(one, _)| one == source).peekable();
         if super::same_expression(source, target) {
             Alike::Same
@@ -138,7 +138,7 @@ impl Spellings {
 
 /// Whether two texts mean one expression.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Alike {
+pub(in crate::schema) enum Alike {
     Same,
     Unclear,
     Other,
@@ -146,12 +146,12 @@ enum Alike {
 
 impl Alike {
     /// Tells whether two things that can be compared are the same.
-    fn when(same: bool) -> Alike {
+    pub(in crate::schema) fn when(same: bool) -> Alike {
         if same { Alike::Same } else { Alike::Other }
     }
 
     /// Returns how much it matters, if things weigh this much when they surely differ.
-    fn weight(self, different: Weight) -> Option<Weight> {
+    pub(in crate::schema) fn weight(self, different: Weight) -> Option<Weight> {
         match self {
             Alike::Same => None,
             Alike::Unclear => Some(Weight::Unclear),
