@@ -1,6 +1,6 @@
 //! Precheck explains what would stop or spoil a migration, and migrate refuses the same.
 
-use crate::lab::{Lab, run};
+use crate::lab::{Lab, USER, run};
 
 /// Each definition that cannot be carried, and a word of the finding that says so.
 const OBSTACLES: &[(&str, &str)] = &[
@@ -193,4 +193,43 @@ async fn rows_that_are_there_already_are_not_overwritten() {
     run(&mut target, &format!("DELETE FROM {}.t", lab.database)).await;
     let migrate = lab.run(&["migrate", "--until", "load"]);
     assert_eq!(migrate.code, 0, "{}", migrate.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_on_the_target_is_an_error() {
+    let lab = Lab::new("trigger").await;
+    let (mut source, mut target) = (lab.source().await, lab.target().await);
+    for connection in [&mut source, &mut target] {
+        run(
+            connection,
+            &format!("CREATE TABLE {}.t (a INT PRIMARY KEY, b INT)", lab.database),
+        )
+        .await;
+    }
+    lab.create_feed();
+    run(&mut target, &format!("USE {}", lab.database)).await;
+    run(
+        &mut target,
+        "CREATE TRIGGER fires BEFORE INSERT ON t FOR EACH ROW SET NEW.b = 5",
+    )
+    .await;
+    // OceanBase hides triggers from who may make none.
+    let precheck = lab.run(&["precheck"]);
+    assert!(
+        precheck.stdout.contains("shows no TRIGGER on"),
+        "{}",
+        precheck.stdout
+    );
+    run(
+        &mut target,
+        &format!("GRANT TRIGGER ON {}.* TO {USER}", lab.database),
+    )
+    .await;
+    let precheck = lab.run(&["precheck"]);
+    assert_eq!(precheck.code, 2, "{}", precheck.stdout);
+    assert!(
+        precheck.stdout.contains("has a trigger"),
+        "{}",
+        precheck.stdout
+    );
 }

@@ -333,6 +333,19 @@ async fn a_table_that_is_there_is_taken_if_it_holds_everything() {
     lab.create_feed();
     let smaller = "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(10) COLLATE utf8mb4_bin NOT NULL, UNIQUE KEY u (v))";
     run(&mut target, smaller).await;
+    let precheck = lab.run(&["precheck"]);
+    assert_eq!(precheck.code, 2, "{}", precheck.stdout);
+    for said in [
+        "its type is varchar(10)",
+        "index by_v is missing",
+        "MODIFY COLUMN `v` varchar(20)",
+    ] {
+        assert!(
+            precheck.stdout.contains(said),
+            "{said} in {}",
+            precheck.stdout
+        );
+    }
     let refused = lab.run(&["migrate", "--until", "load"]);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     for said in [
@@ -553,7 +566,16 @@ async fn inv_10_foreign_keys_are_made_after_the_load_and_never_fire_on_what_is_a
         run(&mut source, sql).await;
     }
     lab.create_feed();
+    let precheck = lab.run(&["precheck"]);
+    assert_eq!(precheck.code, 0, "{}", precheck.stdout);
+    assert!(
+        precheck.stdout.contains("shows no REFERENCES on"),
+        "{}",
+        precheck.stdout
+    );
     grant(&lab, &mut target, "ALTER, REFERENCES").await;
+    let precheck = lab.run(&["precheck"]);
+    assert!(!precheck.stdout.contains("shows no"), "{}", precheck.stdout);
     let mut migrating = follow(&lab);
     // The child that the source keeps under a key of its parent's former value is moved by the
     // source in the same transaction as the parent: the target must not do it a second time.

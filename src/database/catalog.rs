@@ -46,18 +46,6 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Reads the definition of one table, if it is there.
-    pub async fn read_table(session: &mut Session, name: &TableName) -> Result<Option<Table>> {
-        let catalog = Catalog::read_where(session, |other| other.is_same(name)).await?;
-        Ok(catalog.tables.into_iter().next())
-    }
-
-    /// Reads the definition of one view, if it is there.
-    pub async fn read_view(session: &mut Session, name: &TableName) -> Result<Option<View>> {
-        let catalog = Catalog::read_where(session, |other| other.is_same(name)).await?;
-        Ok(catalog.views.into_iter().next())
-    }
-
     /// Lists the tables whose names fit, as the server has them.
     async fn read_where(
         session: &mut Session,

@@ -1,10 +1,13 @@
 //! What of the definitions in scope would stop or spoil a migration, each with its fix.
 
 use super::precheck::Finding;
-use crate::database::{Catalog, Session, collations, sequence_sql, show_create, source_scan};
+use crate::database::{
+    Catalog, Record, Session, collations, sequence_sql, show_create, source_scan,
+};
 use crate::error::Result;
 use crate::schema::{
-    ColumnDefault, LeftOut, Table, TableName, for_target, is_temporary, notices, obstacles, quote,
+    ColumnDefault, LeftOut, Spellings, Table, TableName, Weight, differences, for_target,
+    is_temporary, notices, obstacles, quote,
 };
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -64,6 +67,13 @@ pub async fn definitions(
             "all {count} tables in scope can be carried"
         )));
     }
+    let adapted: Vec<Table> = wanted
+        .tables
+        .iter()
+        .map(|table| task.choices.adapt(table, &collations))
+        .collect();
+    let occupied = occupied(task, &adapted, &existing, target, findings).await?;
+    rights(task, (&wanted, &adapted, &occupied), target, findings).await?;
     for table in &wanted.tables {
         notice(task, table, source, &collations, findings).await?;
         triggers(table, &existing, target, findings).await?;
@@ -123,6 +133,116 @@ fn left_out(kind: &str, name: &TableName) -> String {
         "leave_out = [\"{kind}\"] under [schema] makes the target without it; or exclude {name} \
          under [tables]"
     )
+}
+
+/// Compares tables that the target has already, and that rowproof did not make, with the wanted
+/// ones, and returns the databases in which there are any.
+async fn occupied(
+    task: &Task,
+    wanted: &[Table],
+    existing: &Catalog,
+    target: &mut Session,
+    findings: &mut Vec<Finding>,
+) -> Result<BTreeSet<String>> {
+    let record = Record::new(&task.name);
+    let followed = match record.exists(target).await? {
+        true => record.followed(target).await?,
+        false => Vec::new(),
+    };
+    let mut schemas = BTreeSet::new();
+    for table in wanted {
+        let own = followed.iter().any(|row| row.name == table.name);
+        let Some(found) = existing.find(&table.target).filter(|_| !own) else {
+            continue;
+        };
+        schemas.insert(table.target.schema.clone());
+        for difference in differences(table, found, &Spellings::default()) {
+            let what = format!("table {} on the target: {}", table.target, difference.what);
+            let fix = match difference.mend.join("; ") {
+                mend if mend.is_empty() => "drop it, and rowproof makes it anew".to_owned(),
+                mend => format!("{mend}; or drop it, and rowproof makes it anew"),
+            };
+            findings.push(match difference.weight {
+                Weight::Loss => Finding::error(
+                    what,
+                    "it cannot hold every row that the source may have",
+                    fix,
+                ),
+                _ => Finding::warning(what, "it is kept as it is", fix),
+            });
+        }
+    }
+    Ok(schemas)
+}
+
+/// Looks whether rowproof's user may make foreign keys and views, and see triggers on tables that are
+/// there already: without the right they are hidden from it. Rights that come through a role are
+/// not seen, so that this only warns.
+async fn rights(
+    task: &Task,
+    (wanted, adapted, occupied): (&Catalog, &[Table], &BTreeSet<String>),
+    target: &mut Session,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let mut needed: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for table in adapted {
+        for key in &table.features.foreign_keys {
+            needed.insert((&table.target.schema, "ALTER"));
+            needed.insert((&key.parent.schema, "REFERENCES"));
+        }
+    }
+    if !task.choices.leaves_out(LeftOut::Views) {
+        let schemas = wanted.views.iter().map(|view| view.name.schema.as_str());
+        needed.extend(schemas.map(|schema| (schema, "CREATE VIEW")));
+    }
+    needed.extend(occupied.iter().map(|schema| (schema.as_str(), "TRIGGER")));
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let grants: Vec<String> = target
+        .texts("SHOW GRANTS")
+        .await?
+        .into_iter()
+        .filter_map(|row| row.into_iter().next().flatten())
+        .collect();
+    for (schema, right) in needed {
+        if !grants.iter().any(|grant| gives(grant, schema, right)) {
+            let (why, or) = match right {
+                "TRIGGER" => (
+                    "a trigger on a table that is there already stays unseen",
+                    "",
+                ),
+                "CREATE VIEW" => (
+                    "views could not be made",
+                    ", or leave_out = [\"views\"] under [schema]",
+                ),
+                _ => (
+                    "foreign keys could not be made when the load is done",
+                    ", or leave_out = [\"foreign-keys\"] under [schema]",
+                ),
+            };
+            findings.push(Finding::warning(
+                format!("the target shows no {right} on {schema} for rowproof's user"),
+                why,
+                format!("GRANT {right} ON {}.* TO that user{or}", quote(schema)),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether a line of SHOW GRANTS gives a right on all tables of a database.
+fn gives(grant: &str, schema: &str, right: &str) -> bool {
+    let parts = grant
+        .strip_prefix("GRANT ")
+        .and_then(|rest| rest.split_once(" ON "));
+    let Some((rights, rest)) = parts else {
+        return false;
+    };
+    let object = rest.split(" TO ").next().unwrap_or_default();
+    let here = object == "*.*" || object.eq_ignore_ascii_case(&format!("{}.*", quote(schema)));
+    let all = rights.starts_with("ALL PRIVILEGES");
+    here && (all || rights.split(", ").any(|of| of == right))
 }
 
 /// Has the target understand the expressions of a definition that the source printed: it may lack a
@@ -298,4 +418,27 @@ async fn triggers(
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gives;
+
+    #[test]
+    fn a_right_is_read_from_the_line_that_gives_it() {
+        let grant = "GRANT ALTER, CREATE VIEW ON `Shop`.* TO 'rowproof'";
+        assert!(gives(grant, "shop", "ALTER") && gives(grant, "shop", "CREATE VIEW"));
+        assert!(!gives(grant, "shop", "REFERENCES") && !gives(grant, "other", "ALTER"));
+        assert!(!gives(
+            "GRANT CREATE VIEW ON `shop`.* TO 'a'",
+            "shop",
+            "CREATE"
+        ));
+        assert!(gives(
+            "GRANT ALL PRIVILEGES ON *.* TO 'root'",
+            "shop",
+            "ALTER"
+        ));
+        assert!(!gives("GRANT USAGE ON *.* TO 'a'", "shop", "ALTER"));
+    }
 }

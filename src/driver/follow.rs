@@ -213,7 +213,7 @@ impl Following {
                 .set_table(table, FoundBy::Batch, &verdict, counts, "", base)
                 .await?;
         }
-        Ok(())
+        making.remember_spellings(target, &wanted).await
     }
 
     /// Applies a batch and returns its fence. After a fault it is called again: the fence row says

@@ -286,6 +286,7 @@ impl Run {
                 .await?;
         }
         making.views(target, &wanted.views).await?;
+        making.remember_spellings(target, &wanted).await?;
         let names: Vec<TableName> = wanted
             .tables
             .iter()

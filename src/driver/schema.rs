@@ -47,6 +47,10 @@ impl Making<'_> {
         }
         if found.is_none() {
             make_database(target, &table.target.schema).await?;
+            // A table without an expression has nothing that could be printed otherwise.
+            if !spellings(&wanted, &wanted).is_empty() {
+                self.journal.add_unspelled(&table.target).await?;
+            }
             let next = next_value(source, table).await?;
             target
                 .execute(create_table(&wanted, next))
@@ -54,7 +58,6 @@ impl Making<'_> {
                 .map_err(|error| {
                     error.at(format!("making table {} on the target", table.target))
                 })?;
-            self.remember_spellings(target, &wanted).await?;
         }
         self.record.add_followed(target, table, base).await
     }
@@ -74,8 +77,9 @@ impl Making<'_> {
             let mut refused = Vec::new();
             let mut last = None;
             for view in &left {
+                self.journal.add_unspelled(&view.name).await?;
                 match target.execute(create_view(view)).await {
-                    Ok(_) => self.remember_view(target, view).await?,
+                    Ok(_) => {}
                     Err(error) if error.kind().is_retryable() => return Err(error),
                     Err(error) => {
                         last = Some(error.at(format!("making view {} on the target", view.name)));
@@ -96,26 +100,35 @@ impl Making<'_> {
         Ok(())
     }
 
-    async fn remember_view(&self, target: &mut Session, view: &View) -> Result<()> {
-        let Some(made) = Catalog::read_view(target, &view.name).await? else {
-            return Ok(());
-        };
-        let mut spellings = Spellings::default();
-        spellings.add(&view.query, &made.query);
-        self.journal.add_spellings(&spellings).await
-    }
-
-    /// Notes how the target prints the expressions of a table that was made just now: it rewrites
-    /// them, so that they cannot be told from others later.
-    async fn remember_spellings(&self, target: &mut Session, wanted: &Table) -> Result<()> {
-        // Every table without an expression is its own spelling.
-        if spellings(wanted, wanted).is_empty() {
+    /// Notes how the target prints the expressions of what rowproof has made, once for all of it: it
+    /// rewrites them, so that they cannot be told from others later. What was made before a crash
+    /// is noted after it.
+    ///
+    /// # Errors
+    /// If the target cannot be asked.
+    pub async fn remember_spellings(&self, target: &mut Session, wanted: &Catalog) -> Result<()> {
+        let unspelled = self.journal.unspelled().await?;
+        if unspelled.is_empty() {
             return Ok(());
         }
-        match Catalog::read_table(target, &wanted.target).await? {
-            Some(made) => self.journal.add_spellings(&spellings(wanted, &made)).await,
-            None => Ok(()),
+        let is_made = |name: &TableName| unspelled.iter().any(|made| made.is_same(name));
+        let made = Catalog::read(target, &self.task.scope).await?;
+        for table in wanted.tables.iter().filter(|table| is_made(&table.target)) {
+            if let Some(made) = made.find(&table.target) {
+                let wanted = self.task.choices.adapt(table, &self.collations);
+                self.journal
+                    .add_spellings(&spellings(&wanted, made))
+                    .await?;
+            }
         }
+        for view in wanted.views.iter().filter(|view| is_made(&view.name)) {
+            if let Some(made) = made.find_view(&view.name) {
+                let mut spellings = Spellings::default();
+                spellings.add(&view.query, &made.query);
+                self.journal.add_spellings(&spellings).await?;
+            }
+        }
+        self.journal.clear_unspelled().await
     }
 
     /// Makes the foreign keys that the target lacks.

@@ -65,6 +65,37 @@ impl Journal {
         rows.iter().map(read).collect()
     }
 
+    /// Notes that rowproof is about to make something on the target whose expressions the target may
+    /// print otherwise.
+    pub async fn add_unspelled(&self, name: &TableName) -> Result<()> {
+        sqlx::query("INSERT OR IGNORE INTO unspelled (table_schema, table_name) VALUES (?, ?)")
+            .bind(&name.schema)
+            .bind(&name.table)
+            .execute(&self.pool)
+            .await
+            .map_err(failure)?;
+        Ok(())
+    }
+
+    /// Returns what rowproof has made and not yet read back, under its names on the target.
+    pub async fn unspelled(&self) -> Result<Vec<TableName>> {
+        let rows = sqlx::query("SELECT table_schema, table_name FROM unspelled")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failure)?;
+        let name = |row: &sqlx::sqlite::SqliteRow| {
+            TableName::new(row.get::<String, _>(0), row.get::<String, _>(1))
+        };
+        Ok(rows.iter().map(name).collect())
+    }
+
+    /// Notes that everything was read back.
+    pub async fn clear_unspelled(&self) -> Result<()> {
+        let done = sqlx::query("DELETE FROM unspelled").execute(&self.pool);
+        done.await.map_err(failure)?;
+        Ok(())
+    }
+
     /// Keeps how the target prints expressions that rowproof gave it.
     pub async fn add_spellings(&self, spellings: &Spellings) -> Result<()> {
         for (source, target) in spellings.iter() {
@@ -123,5 +154,12 @@ mod tests {
             test.journal.add_spellings(&spellings).await.expect("kept");
         }
         assert_eq!(test.journal.spellings().await.expect("read"), spellings);
+        let name = TableName::new("s", "t");
+        for _ in 0..2 {
+            test.journal.add_unspelled(&name).await.expect("noted");
+        }
+        assert_eq!(test.journal.unspelled().await.expect("read"), [name]);
+        test.journal.clear_unspelled().await.expect("cleared");
+        assert_eq!(test.journal.unspelled().await.expect("read"), []);
     }
 }

@@ -1,7 +1,7 @@
 //! The journal's tables.
 
 /// The statements that make the tables, in order; each is harmless where the table exists.
-pub const STATEMENTS: [&str; 11] = [
+pub const STATEMENTS: [&str; 12] = [
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     // One row: what the migration does now, as JSON.
     "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
@@ -69,6 +69,12 @@ pub const STATEMENTS: [&str; 11] = [
         verdict TEXT NOT NULL,
         w INTEGER NOT NULL,
         at_ms INTEGER NOT NULL,
+        PRIMARY KEY (table_schema, table_name)
+    )",
+    // What was made on the target and is to be read back for the spelling of its expressions.
+    "CREATE TABLE IF NOT EXISTS unspelled (
+        table_schema TEXT NOT NULL,
+        table_name TEXT NOT NULL,
         PRIMARY KEY (table_schema, table_name)
     )",
     // Expressions of the source, and what the target prints for them when rowproof gives it those.
