@@ -4,6 +4,7 @@
 mod cli_errors;
 mod corruption;
 mod created_tables;
+mod definitions;
 mod feed_exact;
 mod feed_faults;
 mod key_order;

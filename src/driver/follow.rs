@@ -206,7 +206,7 @@ impl Following {
             follow.add_table(Arc::new(table.clone()));
             let base = follow.tables()[&table.name].base;
             making.table((source, target), false, table, base).await?;
-            making.foreign_keys(target, table).await?;
+            making.after_rows(target, table).await?;
             let verdict = Verdict::unproven(Reason::NotRead, "the feed created it; check reads it");
             let counts = Counts::default();
             self.journal

@@ -330,7 +330,7 @@ impl Run {
         let target = links.target.session().await?;
         let making = self.making(record, target).await?;
         for table in tables {
-            making.foreign_keys(target, table).await?;
+            making.after_rows(target, table).await?;
         }
         // The verdicts come before the fence: after a crash in between they are given again.
         self.keep_verdicts(

@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::journal::Journal;
 use crate::schema::{
-    LeftOut, SchemaDifference, Spellings, Table, TableName, View, Weight, add_foreign_key,
-    create_database, create_table, create_view, differences, same_key, spellings,
+    Index, LeftOut, SchemaDifference, Spellings, Table, TableName, View, Weight, add_foreign_key,
+    add_indexes, create_database, create_table, create_view, differences, same_key, spellings,
 };
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -52,8 +52,11 @@ impl Making<'_> {
                 self.journal.add_unspelled(&table.target).await?;
             }
             let next = next_value(source, table).await?;
+            let choices = &self.task.choices;
+            let mut made = wanted;
+            made.indexes.retain(|index| !choices.defers(index));
             target
-                .execute(create_table(&wanted, next))
+                .execute(create_table(&made, next))
                 .await
                 .map_err(|error| {
                     error.at(format!("making table {} on the target", table.target))
@@ -131,6 +134,35 @@ impl Making<'_> {
         self.journal.clear_unspelled().await
     }
 
+    /// Makes what follows the rows: the indexes that were put off, then the foreign keys; what is
+    /// there already is left.
+    ///
+    /// # Errors
+    /// If the target refuses one.
+    pub async fn after_rows(&self, target: &mut Session, table: &Table) -> Result<()> {
+        let choices = &self.task.choices;
+        let wanted = choices.adapt(table, &self.collations);
+        let found = self.existing.find(&table.target);
+        let is_there = |index: &Index| {
+            let mut there = found.into_iter().flat_map(|found| &found.indexes);
+            there.any(|other| other.name.eq_ignore_ascii_case(&index.name))
+        };
+        let lacking: Vec<&Index> = wanted
+            .indexes
+            .iter()
+            .filter(|index| choices.defers(index) && !is_there(index))
+            .collect();
+        if !lacking.is_empty() {
+            let made = target.execute(add_indexes(&table.target, &lacking)).await;
+            made.map_err(|error| {
+                error
+                    .at(format!("making the indexes of {}", table.target))
+                    .advise("GRANT ALTER, INDEX on the database to rowproof's user on the target")
+            })?;
+        }
+        self.foreign_keys(target, &wanted).await
+    }
+
     /// Makes the foreign keys that the target lacks.
     ///
     /// The session checks none, so the rows that are there are not read, and neither the order of
@@ -139,9 +171,8 @@ impl Making<'_> {
     ///
     /// # Errors
     /// If the target refuses one; its user needs ALTER and REFERENCES.
-    pub async fn foreign_keys(&self, target: &mut Session, table: &Table) -> Result<()> {
-        let wanted = self.task.choices.adapt(table, &self.collations);
-        let found = self.existing.find(&table.target);
+    async fn foreign_keys(&self, target: &mut Session, wanted: &Table) -> Result<()> {
+        let found = self.existing.find(&wanted.target);
         for key in &wanted.features.foreign_keys {
             if found.is_some_and(|found| {
                 found
@@ -153,10 +184,10 @@ impl Making<'_> {
                 continue;
             }
             target
-                .execute(add_foreign_key(&table.target, key))
+                .execute(add_foreign_key(&wanted.target, key))
                 .await
                 .map_err(|error| {
-                    let place = format!("making foreign key {} of {}", key.name, table.target);
+                    let place = format!("making foreign key {} of {}", key.name, wanted.target);
                     error.at(place).advise(
                         "GRANT ALTER, REFERENCES on the database to rowproof's user on the \
                          target, or leave_out = [\"foreign-keys\"] under [schema]",

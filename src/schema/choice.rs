@@ -34,6 +34,9 @@ pub struct Choices {
     /// What is not made on the target.
     #[serde(default)]
     pub leave_out: BTreeSet<LeftOut>,
+    /// Whether plain secondary indexes are made when the rows are there.
+    #[serde(default)]
+    pub indexes_after_load: bool,
 }
 
 /// Collations that order and match texts as another one does, in a charset that holds all of theirs:
@@ -81,6 +84,13 @@ impl Choices {
         }
         self.leave_out_of(&mut table);
         table
+    }
+
+    /// Tells whether an index is made only when the rows are there. Unique ones are not: a row that
+    /// they refuse should be refused at once. Neither are expressions, whose spelling is read back
+    /// right after the table was made, nor invisible ones, which OceanBase adds visible.
+    pub fn defers(&self, index: &Index) -> bool {
+        self.indexes_after_load && !index.unique && !index.invisible && !index.has_expression()
     }
 
     fn adapted(&self, own: String, known: &BTreeSet<String>) -> String {

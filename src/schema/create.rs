@@ -55,6 +55,15 @@ pub fn add_foreign_key(target: &TableName, key: &ForeignKey) -> String {
     )
 }
 
+/// Returns the statement that adds indexes, all at once so that the rows are read once.
+pub fn add_indexes(target: &TableName, indexes: &[&Index]) -> String {
+    let clauses: Vec<String> = indexes
+        .iter()
+        .map(|index| format!("ADD {}", index_line(index)))
+        .collect();
+    format!("ALTER TABLE {} {}", target.sql(), clauses.join(", "))
+}
+
 /// Returns the clause of ALTER TABLE that adds a foreign key.
 pub fn add_foreign_key_clause(key: &ForeignKey) -> String {
     let list = |columns: &[String]| {

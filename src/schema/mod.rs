@@ -7,6 +7,7 @@ mod expression;
 mod feature;
 mod model;
 mod name;
+mod raw;
 mod support;
 mod view;
 
@@ -14,13 +15,12 @@ pub use choice::{Choices, LeftOut};
 pub use compare::{
     SchemaDifference, SchemaVerdict, SchemaWord, Spellings, Weight, differences, spellings,
 };
-pub use create::{add_foreign_key, create_database, create_table};
+pub use create::{add_foreign_key, add_indexes, create_database, create_table};
 pub use expression::{called_functions, for_target, named_columns, same_expression};
 pub use feature::{AutoRandom, Check, Features, ForeignKey, Partition, Partitioning, same_key};
-pub use model::{
-    Column, ColumnDefault, Generation, Index, IndexPart, RawColumn, RawIndexPart, RawTable, Table,
-};
+pub use model::{Column, ColumnDefault, Generation, Index, IndexPart, Table};
 pub use name::{TableName, quote};
+pub use raw::{RawColumn, RawIndexPart, RawTable};
 pub use support::{Obstacle, compare, is_temporary, notices, obstacles};
 pub use view::{View, create_view, judge_view};
 

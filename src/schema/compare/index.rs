@@ -27,11 +27,15 @@ pub fn spellings(wanted: &Table, made: &Table, found: &mut Spellings) {
 pub fn compare(wanted: &Table, found: &Table, comparison: &mut Comparison<'_>) {
     for index in &wanted.indexes {
         match find(found, index) {
-            None => comparison.push(
-                Weight::Definition,
-                format!("{} is missing on the target", named(index)),
-                &[format!("ADD {}", index_line(index))],
-            ),
+            None => {
+                let mut mend = vec![format!("ADD {}", index_line(index))];
+                // OceanBase adds it visible, whatever the first statement says.
+                if index.invisible {
+                    mend.push(format!("ALTER INDEX {} INVISIBLE", quote(&index.name)));
+                }
+                let what = format!("{} is missing on the target", named(index));
+                comparison.push(Weight::Definition, what, &mend);
+            }
             Some(other) => compare_index(index, other, comparison),
         }
     }
