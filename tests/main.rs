@@ -4,6 +4,7 @@
 mod cli_errors;
 mod corruption;
 mod created_tables;
+mod definitions;
 mod feed_exact;
 mod feed_faults;
 mod key_order;
@@ -20,6 +21,7 @@ mod plain_sql;
 mod precheck;
 mod road;
 mod routes;
+mod schema;
 mod secrecy;
 mod types;
 mod web;

@@ -14,7 +14,7 @@ pub async fn assert_same_rows(lab: &Lab) {
     let tables = texts(
         &mut source,
         &format!(
-            "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{}'",
+            "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{}' AND TABLE_TYPE = 'BASE TABLE'",
             lab.database
         ),
     )
@@ -92,7 +92,8 @@ async fn columns(source: &mut MySqlConnection, database: &str, table: &str) -> V
         source,
         &format!(
             "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS \
-             WHERE TABLE_SCHEMA = '{database}' AND TABLE_NAME = '{table}' ORDER BY ORDINAL_POSITION"
+             WHERE TABLE_SCHEMA = '{database}' AND TABLE_NAME = '{}' ORDER BY ORDINAL_POSITION",
+            table.replace('\'', "''")
         ),
     )
     .await;

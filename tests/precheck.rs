@@ -1,47 +1,66 @@
 //! Precheck explains what would stop or spoil a migration, and migrate refuses the same.
 
-use crate::lab::{Lab, run};
+use crate::lab::{Lab, USER, run};
 
 /// Each definition that cannot be carried, and a word of the finding that says so.
 const OBSTACLES: &[(&str, &str)] = &[
+    ("CREATE SEQUENCE counter", "sequence"),
+    (
+        "CREATE TABLE no_key_computed (a INT, b INT AS (a + 1))",
+        "it has no key, but a virtual column",
+    ),
+    (
+        "CREATE TABLE no_key_cut (a INT) PARTITION BY HASH (a) PARTITIONS 2",
+        "it has no key, but partitions",
+    ),
     (
         "CREATE TABLE foreign_collation (a INT PRIMARY KEY, b VARCHAR(9) COLLATE utf8mb4_unicode_ci)",
         "utf8mb4_unicode_ci",
     ),
     (
-        "CREATE TABLE latin (a INT PRIMARY KEY, b VARCHAR(9) CHARSET latin1)",
-        "latin1_bin",
+        "CREATE TABLE global_key (a INT, b INT, PRIMARY KEY (a) NONCLUSTERED GLOBAL) PARTITION BY HASH (b) PARTITIONS 2",
+        "primary key is global",
     ),
     (
-        "CREATE TABLE computed (a INT PRIMARY KEY, b INT AS (a + 1))",
-        "is generated",
+        "CREATE TABLE by_difference (a INT, d DATE, PRIMARY KEY (a, d)) PARTITION BY HASH (DATEDIFF(d, '2000-01-01')) PARTITIONS 2",
+        "datediff",
     ),
     (
-        "CREATE TABLE cut (a INT PRIMARY KEY) PARTITION BY HASH (a) PARTITIONS 2",
-        "partitioned",
+        "CREATE TABLE computed_twice (a INT PRIMARY KEY, b INT AS (a + 1), c INT AS (b + 1))",
+        "reads generated column b",
     ),
     (
-        "CREATE TABLE random_key (a BIGINT PRIMARY KEY AUTO_RANDOM)",
-        "AUTO_RANDOM",
+        "CREATE TABLE computed_key (a INT, b INT AS (a + 1) STORED, PRIMARY KEY (b))",
+        "belongs to the primary key",
+    ),
+    (
+        "CREATE TABLE on_computed (a INT PRIMARY KEY, b INT AS (a + 1), KEY on_b ((b + 1)))",
+        "expression of generated column b",
+    ),
+    (
+        "CREATE TABLE foreign_function (a INT PRIMARY KEY, b VARCHAR(99) AS (TIDB_SHARD(a)))",
+        "does not understand generated column b",
+    ),
+    (
+        "CREATE TABLE default_text (a INT PRIMARY KEY, b TEXT DEFAULT (UUID()))",
+        "column b, a text, has a default",
+    ),
+    (
+        "CREATE TABLE default_bytes (a INT PRIMARY KEY, b VARBINARY(9) DEFAULT x'ff00')",
+        "not UTF-8",
+    ),
+    (
+        "CREATE TABLE from_sequence (a INT PRIMARY KEY, b INT DEFAULT (NEXT VALUE FOR counter))",
+        "sequence",
     ),
     (
         "CREATE TABLE empty_label (a INT PRIMARY KEY, e ENUM('', 'x'))",
         "empty label",
     ),
     (
-        "CREATE TABLE expression_default (a INT PRIMARY KEY, b VARCHAR(40) DEFAULT (UUID()))",
-        "expression",
+        "CREATE TABLE child (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES elsewhere.parent (a))",
+        "refers to elsewhere.parent",
     ),
-    (
-        "CREATE TABLE child (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES parent (a))",
-        "foreign key",
-    ),
-    (
-        "CREATE TABLE on_expression (a INT PRIMARY KEY, KEY ((a + 1)))",
-        "index on an expression",
-    ),
-    ("CREATE VIEW seen AS SELECT 1", "view"),
-    ("CREATE SEQUENCE counter", "sequence"),
 ];
 
 /// Definitions that are carried; of those without a key, precheck says what TiCDC's limits mean.
@@ -58,6 +77,8 @@ async fn every_obstacle_is_an_error_with_a_fix() {
     let lab = Lab::new("precheck").await;
     let mut source = lab.source().await;
     run(&mut source, &format!("USE {}", lab.database)).await;
+    run(&mut source, "SET SESSION tidb_enable_global_index = ON").await;
+    run(&mut source, "SET SESSION foreign_key_checks = OFF").await;
     run(&mut source, "CREATE TABLE parent (a INT PRIMARY KEY)").await;
     for (create, _) in OBSTACLES {
         run(&mut source, create).await;
@@ -192,4 +213,43 @@ async fn rows_that_are_there_already_are_not_overwritten() {
     run(&mut target, &format!("DELETE FROM {}.t", lab.database)).await;
     let migrate = lab.run(&["migrate", "--until", "load"]);
     assert_eq!(migrate.code, 0, "{}", migrate.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_on_the_target_is_an_error() {
+    let lab = Lab::new("trigger").await;
+    let (mut source, mut target) = (lab.source().await, lab.target().await);
+    for connection in [&mut source, &mut target] {
+        run(
+            connection,
+            &format!("CREATE TABLE {}.t (a INT PRIMARY KEY, b INT)", lab.database),
+        )
+        .await;
+    }
+    lab.create_feed();
+    run(&mut target, &format!("USE {}", lab.database)).await;
+    run(
+        &mut target,
+        "CREATE TRIGGER fires BEFORE INSERT ON t FOR EACH ROW SET NEW.b = 5",
+    )
+    .await;
+    // OceanBase hides triggers from who may make none.
+    let precheck = lab.run(&["precheck"]);
+    assert!(
+        precheck.stdout.contains("shows no TRIGGER on"),
+        "{}",
+        precheck.stdout
+    );
+    run(
+        &mut target,
+        &format!("GRANT TRIGGER ON {}.* TO {USER}", lab.database),
+    )
+    .await;
+    let precheck = lab.run(&["precheck"]);
+    assert_eq!(precheck.code, 2, "{}", precheck.stdout);
+    assert!(
+        precheck.stdout.contains("has a trigger"),
+        "{}",
+        precheck.stdout
+    );
 }

@@ -7,5 +7,5 @@ mod statement;
 pub use literal::{literal, text_literal};
 pub use statement::{
     column_list, delete_keys, insert_rows, key_condition, label_number, lookup_condition,
-    rows_condition,
+    rows_condition, written,
 };

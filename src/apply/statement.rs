@@ -12,11 +12,13 @@ const STATEMENT_BYTES: usize = 512 << 10;
 /// The rows or keys after which a statement ends: OceanBase plans an IN list of more much slower.
 const STATEMENT_ITEMS: usize = 1_000;
 
-/// Returns the columns in layout order, quoted and joined.
+/// Returns the columns that take values, in layout order, quoted and joined: generated columns
+/// compute their own.
 pub fn column_list(table: &Table) -> String {
     let names: Vec<String> = table
         .columns
         .iter()
+        .filter(|column| column.is_written())
         .map(|column| quote(&column.name))
         .collect();
     names.join(", ")
@@ -24,7 +26,7 @@ pub fn column_list(table: &Table) -> String {
 
 /// Returns the statements that insert packed rows.
 ///
-/// Every column is named and given a value, so that neither a default nor `ON UPDATE` ever fires
+/// Every column that takes one is named and given a value, so that neither a default nor `ON UPDATE` ever fires
 /// (INV-10).
 pub fn insert_rows<'a>(
     table: &'a Table,
@@ -37,7 +39,7 @@ pub fn insert_rows<'a>(
     );
     batched(head, "", rows, |row, sql| {
         sql.push('(');
-        push_cells(table, row, table.columns.len(), ", ", sql);
+        push_cells(written(table, row), sql);
         sql.push(')');
     })
 }
@@ -190,16 +192,19 @@ fn push_key(table: &Table, key: &[u8], sql: &mut String) {
     }
 }
 
-fn push_cells(table: &Table, packed: &[u8], count: usize, separator: &str, sql: &mut String) {
-    for (place, (column, cell)) in table
-        .columns
-        .iter()
-        .zip(Cells::of(packed))
-        .take(count)
-        .enumerate()
-    {
+/// Returns the columns of a packed row that take values, each with its cell.
+pub fn written<'a>(
+    table: &'a Table,
+    row: &'a [u8],
+) -> impl Iterator<Item = (&'a Column, Option<&'a [u8]>)> {
+    let cells = table.columns.iter().zip(Cells::of(row));
+    cells.filter(|(column, _)| column.is_written())
+}
+
+fn push_cells<'a>(cells: impl Iterator<Item = (&'a Column, Option<&'a [u8]>)>, sql: &mut String) {
+    for (place, (column, cell)) in cells.enumerate() {
         if place > 0 {
-            sql.push_str(separator);
+            sql.push_str(", ");
         }
         write!(sql, "{}", literal(&column.kind, cell)).expect("writing to a string succeeds");
     }

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 /// How long a question to the brokers may take.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long the feed may be silent while its reach is looked up: TiCDC sends a watermark a second.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long the feed may be silent while its reach is looked up. TiCDC sends a watermark a second, but
+/// the locks of a session that died hold it back until they expire, which takes TiDB half a minute.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// The age in milliseconds at which a watermark no longer shows that its changefeed lives.
 const WATERMARK_AGE_MAX_MS: u64 = 300_000;

@@ -195,7 +195,7 @@ fn cursor(table: &Table) -> Cow<'_, [Column]> {
         default: ColumnDefault::None,
         on_update: None,
         auto_increment: false,
-        generated: false,
+        generation: None,
         collation: None,
         charset: None,
         comment: String::new(),

@@ -3,7 +3,7 @@
 use super::{CommonArgs, only, print_json};
 use rowproof::Result;
 use rowproof::driver::{self, CheckOutcome};
-use rowproof::report::{TableLine, verdicts_text};
+use rowproof::report::{TableLine, definition_text, verdicts_text};
 
 /// Compare whole tables of a running migration at a fence made after this command began.
 #[derive(clap::Args, Debug)]
@@ -53,6 +53,7 @@ fn text(outcome: &CheckOutcome, chosen: bool) -> String {
         (0, Some(fence)) => {
             format!("equal: every {tables} was read on both sides at {fence}")
         }
+        (1, _) if !rows_differ(outcome) => "different: only in definitions, see above".to_owned(),
         (1, _) => "different: see `rowproof diff` and `rowproof repair`".to_owned(),
         _ => "unproven: see the reasons above".to_owned(),
     };
@@ -62,9 +63,20 @@ fn text(outcome: &CheckOutcome, chosen: bool) -> String {
         .filter_map(|table| Some((&table.name, table.filter.as_ref()?)))
         .map(|(name, filter)| format!("{name}: only rows where {filter} take part\n"))
         .collect();
+    let tables = outcome.tables.iter().map(|of| (&of.name, &of.definition));
+    let views = outcome.views.iter().map(|of| (&of.name, &of.definition));
+    let definitions: String = tables
+        .chain(views)
+        .map(|(name, definition)| definition_text(name, definition))
+        .collect();
     format!(
-        "{}\n{filters}{answer}, in {:.1} s\n",
+        "{}\n{filters}{definitions}{answer}, in {:.1} s\n",
         verdicts_text(&lines),
         outcome.seconds
     )
+}
+
+fn rows_differ(outcome: &CheckOutcome) -> bool {
+    let mut tables = outcome.tables.iter();
+    tables.any(|table| table.verdict.word() == "different")
 }

@@ -1,9 +1,13 @@
 //! Tables as `information_schema` lists them.
 
+use super::features::{features, global_indexes, show_create};
+use super::view::views;
 use super::{Server, Session};
 use crate::apply::text_literal;
 use crate::error::Result;
-use crate::schema::{RawColumn, RawIndexPart, RawTable, Table, TableName};
+use crate::schema::{
+    AutoRandom, Features, RawColumn, RawIndexPart, RawTable, Table, TableName, View, quote,
+};
 use crate::task::Scope;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,49 +16,102 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Catalog {
     /// The tables.
     pub tables: Vec<Table>,
-    /// Views, sequences and tables that cannot be understood, each with what is wrong.
+    /// The views.
+    pub views: Vec<View>,
+    /// The sequences.
+    pub sequences: Vec<TableName>,
+    /// What else there is, and tables that cannot be understood, each with what is wrong.
     pub others: Vec<(TableName, String)>,
 }
 
 impl Catalog {
     /// Lists what is in scope. A TiDB session lists what was there at its snapshot.
     pub async fn read(session: &mut Session, scope: &Scope) -> Result<Catalog> {
-        let mut raw = raw_tables(session).await?;
         let is_source = session.server() == Server::TiDb;
-        raw.retain(|table| match is_source {
-            true => scope.contains(&table.name),
-            false => scope.may_be_target(&table.name),
-        });
+        let mut catalog = Catalog::read_where(session, |name| match is_source {
+            true => scope.contains(name),
+            false => scope.may_be_target(name),
+        })
+        .await?;
+        if is_source {
+            for table in &mut catalog.tables {
+                table.target = scope.target_of(&table.name);
+                table.filter = scope.filter_of(&table.name).map(str::to_owned);
+                for key in &mut table.features.foreign_keys {
+                    key.parent = scope.target_of(&key.parent);
+                }
+            }
+            catalog.tell_names_apart();
+        }
+        Ok(catalog)
+    }
+
+    /// Lists the tables whose names fit, as the server has them.
+    async fn read_where(
+        session: &mut Session,
+        fits: impl Fn(&TableName) -> bool,
+    ) -> Result<Catalog> {
+        let mut raw = raw_tables(session).await?;
+        raw.retain(|table| fits(&table.name));
         let schemas = schema_list(&raw);
         let mut columns = raw_columns(session, &schemas).await?;
         let mut parts = raw_index_parts(session, &schemas).await?;
-        let special = special(session, &schemas).await?;
+        mark_expression_defaults(session, &mut columns).await?;
+        let mut features = features(session, &schemas).await?;
         let mut catalog = Catalog::default();
+        if raw.iter().any(|table| table.table_type == "VIEW") {
+            catalog.views = views(session, &schemas, &columns).await?;
+            catalog.views.retain(|view| fits(&view.name));
+        }
         for mut table in raw {
             let name = table.name.clone();
-            if table.table_type != "BASE TABLE" {
-                let what = format!("it is a {}", table.table_type.to_lowercase());
-                catalog.others.push((name, what));
-                continue;
+            match table.table_type.as_str() {
+                "BASE TABLE" => {}
+                "VIEW" => continue,
+                "SEQUENCE" => {
+                    catalog.sequences.push(name);
+                    continue;
+                }
+                other => {
+                    let what = format!("it is a {}", other.to_lowercase());
+                    catalog.others.push((name, what));
+                    continue;
+                }
             }
-            table
-                .special
-                .extend(special.get(&name).cloned().unwrap_or_default());
+            table.features = Features {
+                auto_random: table.features.auto_random,
+                ..features.remove(&name).unwrap_or_default()
+            };
             let columns = columns.remove(&name).unwrap_or_default();
             let parts = parts.remove(&name).unwrap_or_default();
             match Table::build(table, columns, parts) {
-                Ok(mut table) => {
-                    if is_source {
-                        table.target = scope.target_of(&table.name);
-                        table.filter = scope.filter_of(&table.name).map(str::to_owned);
-                    }
-                    catalog.tables.push(table);
-                }
+                Ok(table) => catalog.tables.push(table),
                 Err(error) => catalog.others.push((name, error.message().to_owned())),
             }
         }
         catalog.tables.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(catalog)
+    }
+
+    /// Gives constraints that share a name one of their own: TiDB knows a constraint by its table
+    /// and calls the first foreign key of every table alike, OceanBase knows it by the database.
+    fn tell_names_apart(&mut self) {
+        let mut uses: BTreeMap<(String, String), u32> = BTreeMap::new();
+        let key =
+            |table: &TableName, name: &str| (table.schema.to_lowercase(), name.to_lowercase());
+        for table in &self.tables {
+            for name in table.features.constraint_names() {
+                *uses.entry(key(&table.target, name)).or_default() += 1;
+            }
+        }
+        for table in &mut self.tables {
+            let (target, own) = (table.target.clone(), table.target.table.clone());
+            for name in table.features.constraint_names_mut() {
+                if uses[&key(&target, name)] > 1 {
+                    *name = format!("{own}_{name}").chars().take(NAME_MAX).collect();
+                }
+            }
+        }
     }
 
     /// Returns the pairs of tables that the task sends to one place on the target.
@@ -69,11 +126,19 @@ impl Catalog {
         found
     }
 
+    /// Finds a view whatever the case of its name.
+    pub fn find_view(&self, name: &TableName) -> Option<&View> {
+        self.views.iter().find(|view| view.name.is_same(name))
+    }
+
     /// Finds a table whatever the case of its name: OceanBase stores names in lower case.
     pub fn find(&self, name: &TableName) -> Option<&Table> {
         self.tables.iter().find(|table| table.name.is_same(name))
     }
 }
+
+/// The most characters of a name.
+const NAME_MAX: usize = 64;
 
 /// Returns the collations that a server knows.
 pub async fn collations(session: &mut Session) -> Result<BTreeSet<String>> {
@@ -98,7 +163,7 @@ async fn raw_tables(session: &mut Session) -> Result<Vec<RawTable>> {
     };
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, TABLE_COLLATION, TABLE_COMMENT, TABLE_ROWS, \
-         AVG_ROW_LENGTH, CREATE_OPTIONS, {sharding} FROM information_schema.TABLES \
+         AVG_ROW_LENGTH, {sharding} FROM information_schema.TABLES \
          WHERE {NOT_SYSTEM}"
     );
     let rows = session.texts(sql).await?;
@@ -107,8 +172,8 @@ async fn raw_tables(session: &mut Session) -> Result<Vec<RawTable>> {
 
 fn raw_table(row: Vec<Option<String>>) -> RawTable {
     let mut cells = row.into_iter();
+    let name = next_name(&mut cells);
     let mut next = || cells.next().flatten();
-    let name = TableName::new(next().unwrap_or_default(), next().unwrap_or_default());
     let mut table = RawTable {
         name,
         table_type: next().unwrap_or_default(),
@@ -117,14 +182,21 @@ fn raw_table(row: Vec<Option<String>>) -> RawTable {
         rows_estimate: next().and_then(|rows| rows.parse().ok()).unwrap_or(0),
         row_bytes_estimate: next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0),
         special: Vec::new(),
+        features: Features::default(),
     };
-    if next().is_some_and(|options| options.to_lowercase().contains("partitioned")) {
-        table.special.push("it is partitioned".to_owned());
-    }
-    if next().is_some_and(|sharding| sharding.contains("AUTO_RANDOM")) {
-        table.special.push("its key is AUTO_RANDOM".to_owned());
-    }
+    table.features.auto_random = next().and_then(|sharding| AutoRandom::parse(&sharding));
     table
+}
+
+/// Takes the next two cells as the name of a table.
+pub(super) fn next_name(cells: &mut impl Iterator<Item = Option<String>>) -> TableName {
+    let schema = next_text(cells);
+    TableName::new(schema, next_text(cells))
+}
+
+/// Takes the next cell as a text; NULL is the empty one.
+pub(super) fn next_text(cells: &mut impl Iterator<Item = Option<String>>) -> String {
+    cells.next().flatten().unwrap_or_default()
 }
 
 /// Returns the schemas of tables as a list of literals, so that only they are asked for; a cluster
@@ -176,67 +248,95 @@ async fn raw_columns(
     Ok(columns)
 }
 
+/// OceanBase does not list which defaults are expressions. Only one that has a parenthesis may be
+/// one; what SHOW CREATE TABLE puts into parentheses is.
+async fn mark_expression_defaults(
+    session: &mut Session,
+    columns: &mut BTreeMap<TableName, Vec<RawColumn>>,
+) -> Result<()> {
+    if session.server() != Server::OceanBase {
+        return Ok(());
+    }
+    let may_be = |column: &RawColumn| {
+        let text = column.default.as_deref().unwrap_or_default();
+        column.generation.is_empty() && text.contains('(')
+    };
+    for (name, columns) in columns {
+        if !columns.iter().any(may_be) {
+            continue;
+        }
+        let create = show_create(session, name).await?;
+        for column in columns.iter_mut().filter(|column| may_be(column)) {
+            let text = column.default.as_deref().unwrap_or_default();
+            let start = format!("  {} ", quote(&column.name));
+            let shown = format!(" DEFAULT ({text})");
+            let line = create.lines().find(|line| line.starts_with(&start));
+            if line.is_some_and(|line| line.contains(&shown)) {
+                column.extra.push_str(" DEFAULT_GENERATED");
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn raw_index_parts(
     session: &mut Session,
     schemas: &str,
 ) -> Result<BTreeMap<TableName, Vec<RawIndexPart>>> {
+    let global = global_indexes(session, schemas).await?;
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, NON_UNIQUE, SEQ_IN_INDEX, COLUMN_NAME, \
-         SUB_PART FROM information_schema.STATISTICS WHERE TABLE_SCHEMA IN ({schemas})"
+         SUB_PART, EXPRESSION, IS_VISIBLE, INDEX_COMMENT \
+         FROM information_schema.STATISTICS WHERE TABLE_SCHEMA IN ({schemas})"
     );
     let mut parts: BTreeMap<TableName, Vec<RawIndexPart>> = BTreeMap::new();
     for row in session.texts(sql).await? {
         let mut cells = row.into_iter();
+        let name = next_name(&mut cells);
         let mut next = || cells.next().flatten();
-        let name = TableName::new(next().unwrap_or_default(), next().unwrap_or_default());
-        parts.entry(name).or_default().push(RawIndexPart {
+        let mut part = RawIndexPart {
             index: next().unwrap_or_default(),
             unique: next().is_some_and(|non_unique| non_unique == "0"),
             place: next().and_then(|place| place.parse().ok()).unwrap_or(0),
             column: next(),
             prefix: next().and_then(|length| length.parse().ok()),
-        });
+            expression: next(),
+            visible: next().is_none_or(|word| word != "NO"),
+            comment: next().unwrap_or_default(),
+            global: false,
+        };
+        part.global = global.contains(&(name.clone(), part.index.clone()));
+        // OceanBase names the hidden column that holds the expression's values, and shows the
+        // table's comment as the primary key's.
+        if part.expression.is_some() {
+            part.column = None;
+        }
+        if part.index == "PRIMARY" {
+            part.comment.clear();
+        }
+        parts.entry(name).or_default().push(part);
+    }
+    if session.server() == Server::OceanBase {
+        parts.values_mut().for_each(drop_hidden_parts);
     }
     Ok(parts)
 }
 
-/// Finds what stands beside columns and indexes and is not carried yet.
-async fn special(session: &mut Session, schemas: &str) -> Result<BTreeMap<TableName, Vec<String>>> {
-    if session.server() != Server::TiDb {
-        return Ok(BTreeMap::new());
+/// Drops what OceanBase adds to an index on the elements of an array: the primary key's columns and
+/// a number of its own.
+fn drop_hidden_parts(parts: &mut Vec<RawIndexPart>) {
+    let is_number = |part: &RawIndexPart| {
+        let column = part.column.as_deref().unwrap_or_default();
+        column.starts_with("__doc_id_")
+    };
+    let key_len = parts.iter().filter(|part| part.index == "PRIMARY").count();
+    let numbers: Vec<(String, usize)> = parts
+        .iter()
+        .filter(|part| is_number(part))
+        .map(|part| (part.index.clone(), part.place as usize))
+        .collect();
+    for (index, place) in numbers {
+        let kept = place.saturating_sub(1 + key_len);
+        parts.retain(|part| part.index != index || part.place as usize <= kept);
     }
-    let queries = [
-        (
-            "it has a foreign key",
-            format!(
-                "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \
-                 WHERE REFERENCED_TABLE_NAME IS NOT NULL AND TABLE_SCHEMA IN ({schemas})"
-            ),
-        ),
-        (
-            "it has a CHECK constraint",
-            format!(
-                "SELECT DISTINCT CONSTRAINT_SCHEMA, TABLE_NAME \
-                 FROM information_schema.TIDB_CHECK_CONSTRAINTS \
-                 WHERE CONSTRAINT_SCHEMA IN ({schemas})"
-            ),
-        ),
-        (
-            "it has an index on an expression",
-            format!(
-                "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.STATISTICS \
-                 WHERE EXPRESSION IS NOT NULL AND TABLE_SCHEMA IN ({schemas})"
-            ),
-        ),
-    ];
-    let mut special: BTreeMap<TableName, Vec<String>> = BTreeMap::new();
-    for (what, sql) in queries {
-        for row in session.texts(sql).await? {
-            if let [Some(schema), Some(table)] = row.as_slice() {
-                let found = special.entry(TableName::new(schema, table)).or_default();
-                found.push(what.to_owned());
-            }
-        }
-    }
-    Ok(special)
 }

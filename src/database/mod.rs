@@ -6,15 +6,19 @@
 
 mod catalog;
 mod failure;
+mod features;
 mod oceanbase;
 mod record;
 mod scan;
 mod session;
 mod tidb;
+mod view;
 
 pub use catalog::{Catalog, collations};
+pub use features::show_create;
 pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
 pub use scan::{Select, column_expressions, source_scan, source_whole, target_scan, target_whole};
 pub use session::{Scan, Server, Session};
-pub use tidb::{current_ts, gc_life_time, key_bounds};
+pub use tidb::{current_ts, gc_life_time, key_bounds, next_value};
+pub use view::sequence_sql;

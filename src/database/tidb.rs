@@ -39,3 +39,54 @@ pub async fn key_bounds(session: &mut Session, table: &Table) -> Result<Option<(
     let bound = |place: usize| rows.first()?.get(place)?.as_ref()?.parse().ok();
     Ok(bound(0).zip(bound(1)))
 }
+
+/// Returns the first value that AUTO_INCREMENT may give on the target so that it meets none which
+/// the source has given or may have handed out already; none for a table that counts nothing.
+///
+/// Each TiDB server takes values in blocks of thousands, so this is far above the highest row. Where
+/// the column's type ends before, the values are too few to be taken so; then the rows themselves
+/// raise the target's counter.
+pub async fn next_value(session: &mut Session, table: &Table) -> Result<Option<u64>> {
+    let Some(column) = table.columns.iter().find(|column| column.auto_increment) else {
+        return Ok(None);
+    };
+    let sql = format!("SHOW TABLE {} NEXT_ROW_ID", table.name.sql());
+    let rows = session.texts(sql).await?;
+    let next = rows
+        .into_iter()
+        .filter_map(|row| row.into_iter().nth(3)?)
+        .filter_map(|number| number.parse::<u64>().ok())
+        .max();
+    let unsigned = column.column_type.contains("unsigned");
+    let next = next.map(|next| match table.features.auto_random {
+        Some(random) => random.above(next, unsigned),
+        None => next,
+    });
+    Ok(next.filter(|next| *next > 1 && *next <= greatest(&column.column_type, unsigned)))
+}
+
+/// Returns the greatest value of an integer type.
+fn greatest(column_type: &str, unsigned: bool) -> u64 {
+    let word = column_type.split(['(', ' ']).next().unwrap_or_default();
+    let bits = match word.to_ascii_lowercase().as_str() {
+        "tinyint" => 8,
+        "smallint" => 16,
+        "mediumint" => 24,
+        "int" | "integer" => 32,
+        _ => 64,
+    };
+    u64::MAX >> (64 - bits + u32::from(!unsigned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::greatest;
+
+    #[test]
+    fn types_end_where_the_servers_say() {
+        assert_eq!(greatest("tinyint(4)", false), 127);
+        assert_eq!(greatest("mediumint unsigned", true), 16_777_215);
+        assert_eq!(greatest("bigint(20)", false), i64::MAX as u64);
+        assert_eq!(greatest("bigint unsigned", true), u64::MAX);
+    }
+}

@@ -6,14 +6,19 @@ use super::chunk_read::{
 use super::link::{Link, Links, Retries};
 use super::whole::compare_whole;
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
-use crate::database::{Catalog, FollowedRow, Record, Session, current_ts, newest_fence};
+use crate::database::{
+    Catalog, FollowedRow, Record, Session, collations, current_ts, newest_fence,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::fence::{Fence, FenceState};
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, TableProof, Verdict};
 use crate::row::{DigestKey, Rows};
-use crate::schema::{Pairing, Table, TableName, compare};
+use crate::schema::{
+    LeftOut, Pairing, SchemaVerdict, SchemaWord, Spellings, Table, TableName, compare,
+    create_table, differences, judge_view,
+};
 use crate::task::{Scope, Task};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -23,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// How long the newest fence may stand still before the check gives up waiting for a later one.
-const FENCE_PATIENCE: Duration = Duration::from_secs(30);
+const FENCE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often the fence row is looked at while waiting.
 const FENCE_LOOK: Duration = Duration::from_millis(20);
@@ -44,9 +49,21 @@ pub struct CheckedTable {
     pub counts: Counts,
     /// The digest of the source's rows, in hexadecimal, and their number.
     pub digest: String,
+    /// The verdict on the table's definition.
+    pub definition: SchemaVerdict,
     /// The condition on the source's rows that take part, where only some do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
+}
+
+/// What a check found of one view, which has no rows of its own.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckedView {
+    /// The view.
+    #[serde(flatten)]
+    pub name: TableName,
+    /// The verdict on its definition.
+    pub definition: SchemaVerdict,
 }
 
 /// What a check found.
@@ -56,18 +73,25 @@ pub struct CheckOutcome {
     pub fence: Option<Fence>,
     /// The tables in scope, each with its verdict.
     pub tables: Vec<CheckedTable>,
+    /// The views in scope, unless they are left out.
+    pub views: Vec<CheckedView>,
     /// How long it took, in seconds.
     pub seconds: f64,
 }
 
 impl CheckOutcome {
-    /// Returns the documented exit code: 1 if anything differs, else 2 if anything is unproven,
+    /// Returns the documented exit code: 1 if any row or definition differs, else 2 if anything is unproven,
     /// else 0. A check of nothing proves nothing.
     pub fn exit_code(&self) -> u8 {
         let any = |word: &str| self.tables.iter().any(|table| table.verdict.word() == word);
-        if any("different") {
+        let definition = |word: SchemaWord| {
+            let tables = self.tables.iter().map(|table| &table.definition);
+            let mut all = tables.chain(self.views.iter().map(|view| &view.definition));
+            all.any(|definition| definition.verdict == word)
+        };
+        if any("different") || definition(SchemaWord::Different) {
             1
-        } else if any("unproven") || self.tables.is_empty() {
+        } else if any("unproven") || definition(SchemaWord::Unproven) || self.tables.is_empty() {
             2
         } else {
             0
@@ -125,18 +149,32 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
             return Ok(CheckOutcome {
                 fence: None,
                 tables,
+                views: Vec::new(),
                 seconds,
             });
         }
     };
-    let plan = Plan::make(task, &mut links, fence, in_scope).await?;
+    let spellings = journal.spellings().await?;
+    let mut plan = Plan::make(task, &mut links, fence, &spellings, in_scope).await?;
+    for (name, verdict) in &plan.definitions {
+        journal.set_definition(name, verdict, fence.w).await?;
+    }
     let checked = run(task, journal, fence, &plan, ready).await?;
     let mut tables: Vec<CheckedTable> = plan.unread;
     tables.extend(checked);
+    for table in &mut tables {
+        if let Some(definition) = plan.definitions.remove(&table.name) {
+            table.definition = definition;
+        }
+    }
+    // What is left is not of tables.
+    let view = |(name, definition)| CheckedView { name, definition };
+    let views = plan.definitions.into_iter().map(view).collect();
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(CheckOutcome {
         fence: Some(fence),
         tables,
+        views,
         seconds: began.elapsed().as_secs_f64(),
     })
 }
@@ -185,6 +223,7 @@ async fn wait_for_fence(
 struct Plan {
     work: Vec<StripeWork>,
     unread: Vec<CheckedTable>,
+    definitions: BTreeMap<TableName, SchemaVerdict>,
 }
 
 impl Plan {
@@ -193,21 +232,37 @@ impl Plan {
         task: &Task,
         links: &mut Links,
         fence: Fence,
+        spellings: &Spellings,
         in_scope: impl Fn(&TableName) -> bool,
     ) -> Result<Plan> {
         let (source, target) = links.sessions().await?;
         source.set_snapshot(Some(fence.w)).await?;
         let list_target = async {
             let existing = Catalog::read(target, &task.scope).await?;
-            Ok((existing, Record::new(&task.name).followed(target).await?))
+            let known = collations(target).await?;
+            let followed = Record::new(&task.name).followed(target).await?;
+            Ok((existing, known, followed))
         };
         let (wanted, listed) = tokio::join!(Catalog::read(source, &task.scope), list_target);
-        let (wanted, (existing, followed)) = (wanted?, listed?);
+        let (wanted, (existing, known, followed)) = (wanted?, listed?);
         let mut plan = Plan {
             work: Vec::new(),
             unread: Vec::new(),
+            definitions: BTreeMap::new(),
         };
-        for (name, what) in wanted.others.into_iter().filter(|(name, _)| in_scope(name)) {
+        let choices = &task.choices;
+        if !choices.leaves_out(LeftOut::Views) {
+            for view in wanted.views.iter().filter(|view| in_scope(&view.name)) {
+                let verdict = judge_view(view, existing.find_view(&view.name), spellings);
+                plan.definitions.insert(view.name.clone(), verdict);
+            }
+        }
+        let mut others = wanted.others;
+        if !choices.leaves_out(LeftOut::Sequences) {
+            let sequences = wanted.sequences.into_iter();
+            others.extend(sequences.map(|name| (name, "it is a sequence".to_owned())));
+        }
+        for (name, what) in others.into_iter().filter(|(name, _)| in_scope(name)) {
             plan.unread
                 .push(unread(name, Verdict::unproven(Reason::Unsupported, what)));
         }
@@ -217,7 +272,11 @@ impl Plan {
             .filter(|table| in_scope(&table.name))
         {
             let followed = followed.iter().find(|row| row.name == table.name);
-            let obstacle = match (followed, existing.find(&table.target)) {
+            let adapted = task.choices.adapt(&table, &known);
+            let found = existing.find(&table.target);
+            let definition = judge_definition(followed, &adapted, found, spellings);
+            plan.definitions.insert(table.name.clone(), definition);
+            let obstacle = match (followed, found) {
                 (
                     Some(FollowedRow {
                         stopped: Some((at, reason)),
@@ -231,7 +290,7 @@ impl Plan {
                     "it is not part of the migration".to_owned(),
                 )),
                 (_, Some(found)) => {
-                    let differences = compare(&table, found);
+                    let differences = compare(&adapted, found);
                     (!differences.is_empty()).then(|| (Reason::Schema, differences.join("; ")))
                 }
             };
@@ -261,12 +320,29 @@ impl Plan {
     }
 }
 
+/// Compares a table's definition with what the target has. That of a table which a DDL has stopped
+/// is not what the target is to have.
+fn judge_definition(
+    followed: Option<&FollowedRow>,
+    wanted: &Table,
+    found: Option<&Table>,
+    spellings: &Spellings,
+) -> SchemaVerdict {
+    let stopped = followed.and_then(|row| row.stopped.as_ref());
+    match (stopped, found) {
+        (Some((_, reason)), _) => SchemaVerdict::unproven(reason.clone()),
+        (None, Some(found)) => SchemaVerdict::of(differences(wanted, found, spellings)),
+        (None, None) => SchemaVerdict::missing(create_table(wanted, None)),
+    }
+}
+
 fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
     CheckedTable {
         name,
         verdict,
         counts: Counts::default(),
         digest: String::new(),
+        definition: SchemaVerdict::unproven("it was not compared"),
         filter: None,
     }
 }
@@ -540,6 +616,7 @@ impl Checking {
             verdict,
             counts,
             digest,
+            definition: SchemaVerdict::unproven("it was not compared"),
             filter: table.filter.clone(),
         })
     }

@@ -5,7 +5,7 @@ use super::filter::read_filtered;
 use super::lease::Lease;
 use super::link::{Link, Retries};
 use super::prove::ProofJob;
-use super::schema::make_table;
+use super::schema::Making;
 use super::status::StatusBoard;
 use crate::apply::{delete_keys, insert_rows};
 use crate::broker::{Feed, FeedRecord};
@@ -191,26 +191,33 @@ impl Following {
         source.set_snapshot(follow.taken_to()).await?;
         let wanted = Catalog::read(source, &self.task.scope).await?;
         let target = links.1.session().await?;
-        let existing = Catalog::read(target, &self.task.scope).await?;
-        let collations = collations(target).await?;
+        let making = Making {
+            task: &self.task,
+            record: &self.record,
+            journal: &self.journal,
+            collations: collations(target).await?,
+            existing: Catalog::read(target, &self.task.scope).await?,
+        };
+        let choices = &self.task.choices;
         for name in created {
             let Some(table) = wanted
                 .find(name)
-                .filter(|table| obstacles(table, &collations).is_empty())
+                .filter(|table| obstacles(table, choices, &making.collations).is_empty())
                 .filter(|table| !is_taken(follow, table))
             else {
                 continue;
             };
             follow.add_table(Arc::new(table.clone()));
             let base = follow.tables()[&table.name].base;
-            make_table(target, &self.record, &existing, false, table, base).await?;
+            making.table((source, target), false, table, base).await?;
+            making.after_rows(target, table).await?;
             let verdict = Verdict::unproven(Reason::NotRead, "the feed created it; check reads it");
             let counts = Counts::default();
             self.journal
                 .set_table(table, FoundBy::Batch, &verdict, counts, "", base)
                 .await?;
         }
-        Ok(())
+        making.remember_spellings(target, &wanted).await
     }
 
     /// Applies a batch and returns its fence. After a fault it is called again: the fence row says

@@ -7,10 +7,10 @@ use super::link::Links;
 use super::load::Load;
 use super::precheck::{Level, precheck, start_of_load};
 use super::prove::{BATCHES_AHEAD, Prover};
-use super::schema::make_table;
+use super::schema::Making;
 use super::status::StatusBoard;
 use crate::broker::Feed;
-use crate::database::{Catalog, Record, Session, TaskRow, current_ts, newest_fence};
+use crate::database::{Catalog, Record, Session, TaskRow, collations, current_ts, newest_fence};
 use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Spill};
@@ -253,6 +253,17 @@ impl Run {
         });
     }
 
+    /// Looks at what the target has, to make what it lacks.
+    async fn making<'a>(&'a self, record: &'a Record, target: &mut Session) -> Result<Making<'a>> {
+        Ok(Making {
+            task: &self.task,
+            record,
+            journal: &self.journal,
+            collations: collations(target).await?,
+            existing: Catalog::read(target, &self.task.scope).await?,
+        })
+    }
+
     async fn make_tables(
         &self,
         record: &Record,
@@ -263,17 +274,19 @@ impl Run {
         let (source, target) = links.sessions().await?;
         source.set_snapshot(Some(base)).await?;
         let wanted = Catalog::read(source, &self.task.scope).await?;
-        let existing = Catalog::read(target, &self.task.scope).await?;
+        let making = self.making(record, target).await?;
         let known = record.followed(target).await?;
         for table in &wanted.tables {
             let known = known.iter().any(|row| row.name == table.name);
-            make_table(target, record, &existing, known, table, base).await?;
+            making.table((source, target), known, table, base).await?;
             let verdict = Verdict::unproven(Reason::NotRead, "it is being loaded");
             let counts = Counts::default();
             self.journal
                 .set_table(table, FoundBy::Load, &verdict, counts, "", base)
                 .await?;
         }
+        making.views(target, &wanted.views).await?;
+        making.remember_spellings(target, &wanted).await?;
         let names: Vec<TableName> = wanted
             .tables
             .iter()
@@ -314,8 +327,12 @@ impl Run {
             next_w: task_row.base,
             offsets: task_row.offsets.clone(),
         };
-        // The verdicts come before the fence: after a crash in between they are given again.
         let target = links.target.session().await?;
+        let making = self.making(record, target).await?;
+        for table in tables {
+            making.after_rows(target, table).await?;
+        }
+        // The verdicts come before the fence: after a crash in between they are given again.
         self.keep_verdicts(
             tables,
             &proofs,

@@ -3,6 +3,7 @@
 mod check;
 mod chunk_read;
 mod copies;
+mod definitions;
 mod filter;
 mod follow;
 mod lease;
@@ -17,7 +18,7 @@ mod spill;
 mod status;
 mod whole;
 
-pub use check::{CheckOutcome, CheckedTable, check};
+pub use check::{CheckOutcome, CheckedTable, CheckedView, check};
 pub use migrate::{MigrateOutcome, Until, migrate};
 pub use precheck::{Finding, Level, precheck};
 pub use repair::{RepairOutcome, apply_repairs};

@@ -1,13 +1,11 @@
 //! What would stop or spoil a migration, each with its fix.
 
+use super::definitions::definitions;
 use super::link::Links;
 use crate::broker::Feed;
-use crate::database::{
-    Catalog, Record, Session, collations, current_ts, gc_life_time, source_scan, undo_retention_s,
-};
+use crate::database::{Record, Session, current_ts, gc_life_time, undo_retention_s};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
-use crate::schema::{Table, TableName, obstacles};
 use crate::task::{FeedTask, Task};
 use serde::Serialize;
 use std::fmt;
@@ -64,7 +62,7 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
-    fn ok(what: impl Into<String>) -> Finding {
+    pub(super) fn ok(what: impl Into<String>) -> Finding {
         Finding {
             level: Level::Ok,
             what: what.into(),
@@ -73,7 +71,7 @@ impl Finding {
         }
     }
 
-    fn warning(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
+    pub(super) fn warning(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
         Finding {
             level: Level::Warning,
             what: what.into(),
@@ -82,7 +80,7 @@ impl Finding {
         }
     }
 
-    fn error(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
+    pub(super) fn error(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
         Finding {
             level: Level::Error,
             what: what.into(),
@@ -112,7 +110,7 @@ pub async fn precheck(task: &Task) -> Result<Vec<Finding>> {
     versions(source, target, &mut findings).await?;
     retention(source, target, &mut findings).await?;
     grants(task, target, &mut findings).await?;
-    tables(task, source, target, &mut findings).await?;
+    definitions(task, source, target, &mut findings).await?;
     match &task.feed {
         Some(feed) => findings.push(look_at_feed(feed, source).await),
         None => findings.push(Finding::warning(
@@ -224,114 +222,6 @@ async fn grants(task: &Task, target: &mut Session, findings: &mut Vec<Finding>) 
     Ok(())
 }
 
-async fn tables(
-    task: &Task,
-    source: &mut Session,
-    target: &mut Session,
-    findings: &mut Vec<Finding>,
-) -> Result<()> {
-    let wanted = Catalog::read(source, &task.scope).await?;
-    let existing = Catalog::read(target, &task.scope).await?;
-    let collations = collations(target).await?;
-    let before = findings.len();
-    for table in &wanted.tables {
-        for obstacle in obstacles(table, &collations) {
-            let what = format!("table {}: {}", table.name, obstacle.what);
-            findings.push(Finding::error(what, &obstacle.why, obstacle.fix));
-        }
-    }
-    for (one, other) in wanted.collisions() {
-        findings.push(Finding::error(
-            format!("tables {one} and {other} go to one table on the target"),
-            "their rows could not be told apart there",
-            "send them to different names in [tables] routes, or exclude one of them",
-        ));
-    }
-    for table in &wanted.tables {
-        filter(table, source, findings).await?;
-    }
-    for (name, what) in &wanted.others {
-        findings.push(Finding::error(
-            format!("{name}: {what}"),
-            "rowproof does not carry it yet and drops nothing silently",
-            format!("exclude {name} under [tables]"),
-        ));
-    }
-    if wanted.tables.is_empty() && wanted.others.is_empty() {
-        findings.push(Finding::error(
-            "no table is in scope",
-            "there is nothing to migrate",
-            "compare include and exclude under [tables] with the source's tables, and the grants \
-             of rowproof's user on the source",
-        ));
-    }
-    let errors = findings.len() - before;
-    let keyless = wanted.tables.iter().filter(|table| table.key_len == 0);
-    findings.extend(keyless.map(|table| without_key(&table.name, task.feed.is_some())));
-    if errors == 0 {
-        let count = wanted.tables.len();
-        findings.push(Finding::ok(format!(
-            "all {count} tables in scope can be carried"
-        )));
-    }
-    for table in &wanted.tables {
-        triggers(table, &existing, target, findings).await?;
-    }
-    Ok(())
-}
-
-/// Has the source understand a table's filter.
-async fn filter(table: &Table, source: &mut Session, findings: &mut Vec<Finding>) -> Result<()> {
-    let Some(condition) = &table.filter else {
-        return Ok(());
-    };
-    let name = &table.name;
-    match source
-        .execute(format!("EXPLAIN {}", source_scan(table, None).sql))
-        .await
-    {
-        Ok(_) => findings.push(Finding::warning(
-            format!("table {name}: only rows where {condition} take part"),
-            "every verdict on it is of those rows only",
-            "nothing, if that is wanted; else take the filter out of [tables] filters",
-        )),
-        Err(error) if !error.kind().is_retryable() => findings.push(Finding::error(
-            format!("table {name}: the source does not understand its filter: {error}"),
-            "rowproof would not know which rows take part",
-            "correct the condition in [tables] filters",
-        )),
-        Err(error) => return Err(error),
-    }
-    Ok(())
-}
-
-/// Finds triggers on target tables: they would write rows that no event asks for.
-async fn triggers(
-    table: &Table,
-    existing: &Catalog,
-    target: &mut Session,
-    findings: &mut Vec<Finding>,
-) -> Result<()> {
-    let Some(existing) = existing.find(&table.target) else {
-        return Ok(());
-    };
-    let literal = |text: &str| crate::apply::text_literal(text.as_bytes());
-    let sql = format!(
-        "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS \
-         WHERE EVENT_OBJECT_SCHEMA = {} AND EVENT_OBJECT_TABLE = {}",
-        literal(&existing.name.schema),
-        literal(&existing.name.table)
-    );
-    if target.text(sql).await?.is_some() {
-        findings.push(Finding::error(
-            format!("table {} has a trigger on the target", table.name),
-            "it would fire on rowproof's writes and change what is migrated",
-            "drop it until the cutover",
-        ));
-    }
-    Ok(())
-}
-
 /// Fixes T0 and the offsets from which the feed covers everything that commits later: the ends of
 /// the topic are noted first, then the clock is read, then each partition must show a watermark at
 /// or below that.
@@ -370,29 +260,6 @@ async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
         )),
         Err(error) => Finding::met(&error, why),
     }
-}
-
-/// Says what the limits of TiCDC mean for a table without a key.
-fn without_key(name: &TableName, followed: bool) -> Finding {
-    let what = format!("table {name}: it has no primary key and no unique key of NOT NULL columns");
-    if !followed {
-        let why = "it is compared as a multiset, by reading it whole";
-        return Finding::warning(
-            what,
-            why,
-            "nothing: without a feed it is loaded and checked",
-        );
-    }
-    Finding::warning(
-        what,
-        "TiCDC sends nothing of such tables unless the changefeed has force-replicate = true; \
-         with it, each change costs a read of the whole table on both sides, unless an index helps",
-        format!(
-            "create the changefeed with force-replicate = true, or give the table a primary key, or \
-             exclude {name} under [tables]; without, the table is unproven after the load until \
-             `rowproof check` reads it, and its changes are missing"
-        ),
-    )
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ impl Keyed {
     ) -> std::result::Result<(Option<Step>, Option<Step>), String> {
         let images = change.images()?;
         if let Some(after) = &images.after
-            && after.len() != self.table.columns.len()
+            && after.len() != self.table.sent_columns()
         {
             return Err("the message has other columns than the table".to_owned());
         }

@@ -4,12 +4,14 @@
 //! Several processes use it at once (`migrate` and `check`, say): it runs in WAL mode. Losing it
 //! loses knowledge, never data: progress stands on the target together with the rows (INV-3).
 
+mod definition;
 mod difference;
 mod schema;
 mod status;
 mod table;
 mod view;
 
+pub use definition::DefinitionRow;
 pub use difference::{DifferenceRow, FoundBy};
 pub use status::{BatchRow, Phase, Progress, Status};
 pub use table::TableRow;

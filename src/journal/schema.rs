@@ -1,7 +1,7 @@
 //! The journal's tables.
 
 /// The statements that make the tables, in order; each is harmless where the table exists.
-pub const STATEMENTS: [&str; 9] = [
+pub const STATEMENTS: [&str; 12] = [
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     // One row: what the migration does now, as JSON.
     "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
@@ -61,6 +61,27 @@ pub const STATEMENTS: [&str; 9] = [
         differences INTEGER NOT NULL,
         verdict TEXT NOT NULL,
         at_ms INTEGER NOT NULL
+    )",
+    // The last comparison of each table's definition, as JSON.
+    "CREATE TABLE IF NOT EXISTS definition (
+        table_schema TEXT NOT NULL,
+        table_name TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        w INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        PRIMARY KEY (table_schema, table_name)
+    )",
+    // What was made on the target and is to be read back for the spelling of its expressions.
+    "CREATE TABLE IF NOT EXISTS unspelled (
+        table_schema TEXT NOT NULL,
+        table_name TEXT NOT NULL,
+        PRIMARY KEY (table_schema, table_name)
+    )",
+    // Expressions of the source, and what the target prints for them when rowproof gives it those.
+    "CREATE TABLE IF NOT EXISTS spelling (
+        source TEXT NOT NULL,
+        target TEXT NOT NULL,
+        PRIMARY KEY (source, target)
     )",
     "CREATE INDEX IF NOT EXISTS difference_by_table ON difference (table_schema, table_name, id)",
     // Counts by kind are read every second while a page is open, without touching the rows.

@@ -103,7 +103,14 @@ impl Journal {
     /// differences are not those of the new one.
     pub async fn begin_anew(&self) -> Result<()> {
         let mut transaction = self.pool.begin().await.map_err(failure)?;
-        for table in ["table_proof", "difference", "load_proof", "proven", "batch"] {
+        for table in [
+            "table_proof",
+            "definition",
+            "difference",
+            "load_proof",
+            "proven",
+            "batch",
+        ] {
             let sql = format!("DELETE FROM {table}");
             sqlx::query(sqlx::AssertSqlSafe(sql))
                 .execute(&mut *transaction)
@@ -131,7 +138,7 @@ impl Journal {
     pub async fn forget_tables_but(&self, names: &[TableName]) -> Result<()> {
         for row in self.tables().await? {
             if !names.contains(&row.name) {
-                for table in ["table_proof", "difference", "load_proof"] {
+                for table in ["table_proof", "definition", "difference", "load_proof"] {
                     let sql =
                         format!("DELETE FROM {table} WHERE table_schema = ? AND table_name = ?");
                     sqlx::query(sqlx::AssertSqlSafe(sql))

@@ -1,11 +1,11 @@
 //! One difference into the statements that mend it.
 
 use super::guard::row_condition;
-use crate::apply::{column_list, key_condition, literal};
+use crate::apply::{column_list, key_condition, literal, written};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proof::{Difference, DifferenceKind, copy_number};
 use crate::row::{Cells, Kind};
-use crate::schema::{Table, quote};
+use crate::schema::{Column, Table, quote};
 use serde::Serialize;
 
 /// A pass over all differences of a table.
@@ -56,12 +56,15 @@ pub fn statement(table: &Table, difference: &Difference, step: Step) -> Result<O
         (Step::Delete, DifferenceKind::Changed) if rebuilt => {
             delete(table, target_of(table, difference)?)
         }
-        (Step::Update, DifferenceKind::Changed) if !rebuilt => update(
-            table,
-            source_of(table, difference)?,
-            target_of(table, difference)?,
-            &difference.columns,
-        ),
+        // A generated column follows the others; where it alone differs, no statement mends it.
+        (Step::Update, DifferenceKind::Changed) if !rebuilt && is_settable(table, difference) => {
+            update(
+                table,
+                source_of(table, difference)?,
+                target_of(table, difference)?,
+                &difference.columns,
+            )
+        }
         (Step::Insert, DifferenceKind::Missing) => insert(table, source_of(table, difference)?),
         (Step::Insert, DifferenceKind::Changed) if rebuilt => {
             insert(table, source_of(table, difference)?)
@@ -113,6 +116,12 @@ fn copy_statement(table: &Table, difference: &Difference, step: Step) -> Result<
     })
 }
 
+/// Tells whether a differing column takes values.
+fn is_settable(table: &Table, difference: &Difference) -> bool {
+    let mut differing = difference.columns.iter();
+    differing.any(|place| table.columns.get(*place).is_some_and(Column::is_written))
+}
+
 /// Tells whether a differing column belongs to a unique index. Of an expression it is not known
 /// which columns it reads, so it may be any.
 fn is_unique(table: &Table, difference: &Difference) -> bool {
@@ -145,6 +154,7 @@ fn update(table: &Table, wanted: &[u8], seen: &[u8], differing: &[usize]) -> Str
         .iter()
         .zip(Cells::of(wanted))
         .enumerate()
+        .filter(|(_, (column, _))| column.is_written())
         .filter(|(place, (column, _))| differing.contains(place) || column.on_update.is_some())
         .map(|(_, (column, cell))| {
             format!("{} = {}", quote(&column.name), literal(&column.kind, cell))
@@ -168,10 +178,7 @@ fn insert(table: &Table, wanted: &[u8]) -> String {
 }
 
 fn insert_head(table: &Table, wanted: &[u8]) -> String {
-    let values: Vec<String> = table
-        .columns
-        .iter()
-        .zip(Cells::of(wanted))
+    let values: Vec<String> = written(table, wanted)
         .map(|(column, cell)| literal(&column.kind, cell))
         .collect();
     format!(

@@ -48,6 +48,20 @@ impl Answer {
         }
     }
 
+    /// Returns the answer with more that speaks against it.
+    pub fn but(mut self, reasons: Vec<String>) -> Answer {
+        if reasons.is_empty() {
+            return self;
+        }
+        push_named(reasons, "definitions differ", &mut self.reasons);
+        Answer {
+            safe_to_cut_over: false,
+            because: String::new(),
+            caution: None,
+            reasons: self.reasons,
+        }
+    }
+
     /// Returns the answer in one word.
     pub fn word(&self) -> &'static str {
         if self.safe_to_cut_over { "yes" } else { "no" }

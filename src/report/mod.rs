@@ -7,6 +7,7 @@
 
 mod answer;
 mod clock;
+mod definition;
 mod difference;
 mod number;
 mod script;
@@ -20,6 +21,7 @@ const WRITES: &str = "writing to a string succeeds";
 
 pub use answer::Answer;
 pub use clock::{Moment, duration, utc};
+pub use definition::{DefinitionDocument, definition_sentence, definition_text};
 pub use difference::{
     CellDocument, ColumnDocument, DifferenceDocument, difference_document, difference_text,
     key_text,

@@ -1,11 +1,12 @@
 //! The state of the whole migration at one moment.
 
 use super::clock::{Moment, duration, utc, wall_ms};
+use super::definition::definition_reasons;
 use super::table::{TableDocument, TableLine, verdicts_text};
 use super::{Answer, WRITES, number};
 use crate::error;
 use crate::fence::Fence;
-use crate::journal::{Journal, Phase, Progress, Status, now_ms};
+use crate::journal::{DefinitionRow, Journal, Phase, Progress, Status, now_ms};
 use crate::proof::Verdict;
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Write};
@@ -21,6 +22,8 @@ pub struct Summary {
     pub live: bool,
     /// The verdicts.
     pub tables: Vec<TableLine>,
+    /// What is known of the definitions.
+    pub definitions: Vec<DefinitionRow>,
     /// Is it safe to cut over?
     pub answer: Answer,
 }
@@ -38,7 +41,13 @@ impl Summary {
             .iter()
             .map(|row| TableLine::new(row, kinds.get(&row.name).copied().unwrap_or_default()));
         let live = status.is_live();
-        Ok(Summary::new(now_ms(), status, live, tables.collect()))
+        let definitions = journal.definitions().await?;
+        let summary = Summary::new(now_ms(), status, live, tables.collect());
+        Ok(Summary {
+            answer: summary.answer.but(definition_reasons(&definitions)),
+            definitions,
+            ..summary
+        })
     }
 
     fn new(now_ms: i64, status: Status, live: bool, tables: Vec<TableLine>) -> Summary {
@@ -48,6 +57,7 @@ impl Summary {
             status,
             live,
             tables,
+            definitions: Vec::new(),
             answer,
         }
     }

@@ -1,70 +1,9 @@
 //! A table as `information_schema` describes it.
 
-use super::TableName;
+use super::{Features, RawColumn, RawIndexPart, RawTable, TableName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::row::{Kind, Temporal};
 use serde::{Deserialize, Serialize};
-
-/// One row of `information_schema.TABLES`, as far as it is used.
-#[derive(Clone, Debug)]
-pub struct RawTable {
-    /// The table's name.
-    pub name: TableName,
-    /// `BASE TABLE`, `VIEW`, `SEQUENCE` or what else the server has.
-    pub table_type: String,
-    /// The default collation; views have none.
-    pub collation: Option<String>,
-    /// The comment.
-    pub comment: String,
-    /// The server's estimate of the number of rows.
-    pub rows_estimate: u64,
-    /// The server's estimate of the bytes of a row; 0 when unknown.
-    pub row_bytes_estimate: u64,
-    /// Features of the table that rowproof cannot carry, as nouns.
-    pub special: Vec<String>,
-}
-
-/// One row of `information_schema.COLUMNS`.
-#[derive(Clone, Debug)]
-pub struct RawColumn {
-    /// The column's name.
-    pub name: String,
-    /// The place of the column, counted from 1.
-    pub ordinal: u32,
-    /// The default as text.
-    pub default: Option<String>,
-    /// Whether the column may be NULL.
-    pub nullable: bool,
-    /// The type's bare name, for example `int`.
-    pub data_type: String,
-    /// The whole type, for example `int(11) unsigned`.
-    pub column_type: String,
-    /// The character set of text columns.
-    pub charset: Option<String>,
-    /// The collation of text columns.
-    pub collation: Option<String>,
-    /// `auto_increment`, `on update ...`, `VIRTUAL GENERATED` and the like.
-    pub extra: String,
-    /// The comment.
-    pub comment: String,
-    /// The expression of a generated column, else empty.
-    pub generation: String,
-}
-
-/// One row of `information_schema.STATISTICS`: one part of one index.
-#[derive(Clone, Debug)]
-pub struct RawIndexPart {
-    /// The index's name; `PRIMARY` for the primary key.
-    pub index: String,
-    /// Whether the index is unique.
-    pub unique: bool,
-    /// The place of the part in the index, counted from 1.
-    pub place: u32,
-    /// The column; none for an expression.
-    pub column: Option<String>,
-    /// The length of a prefix, in characters or bytes.
-    pub prefix: Option<u32>,
-}
 
 /// The default of a column.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -76,8 +15,17 @@ pub enum ColumnDefault {
     Constant(String),
     /// `CURRENT_TIMESTAMP` with its precision, or a bit literal: written without quotes.
     Verbatim(String),
-    /// Another expression, which is not carried yet.
+    /// Another expression, as the server prints it.
     Expression(String),
+}
+
+/// How a generated column is computed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Generation {
+    /// The expression, as the server prints it.
+    pub expression: String,
+    /// Whether the value is kept with the row; TiCDC sends only those.
+    pub stored: bool,
 }
 
 /// A column of a table.
@@ -99,8 +47,8 @@ pub struct Column {
     pub on_update: Option<String>,
     /// Whether the column is `AUTO_INCREMENT`.
     pub auto_increment: bool,
-    /// Whether the column is computed from others.
-    pub generated: bool,
+    /// How the column is computed from others; none of a plain column.
+    pub generation: Option<Generation>,
     /// The collation of text columns.
     pub collation: Option<String>,
     /// The character set of text columns.
@@ -116,6 +64,9 @@ pub struct IndexPart {
     pub column: Option<String>,
     /// The length of a prefix.
     pub prefix: Option<u32>,
+    /// The expression, where the part is one.
+    #[serde(default)]
+    pub expression: Option<String>,
 }
 
 /// An index or key.
@@ -127,6 +78,15 @@ pub struct Index {
     pub unique: bool,
     /// Its parts in order.
     pub parts: Vec<IndexPart>,
+    /// Whether the optimizer must not use it.
+    #[serde(default)]
+    pub invisible: bool,
+    /// Whether it spans all partitions.
+    #[serde(default)]
+    pub global: bool,
+    /// The comment.
+    #[serde(default)]
+    pub comment: String,
 }
 
 /// How the rows of the two sides are paired.
@@ -171,6 +131,9 @@ pub struct Table {
     pub row_bytes_estimate: u64,
     /// Features of the table that rowproof cannot carry, as nouns.
     pub special: Vec<String>,
+    /// What the table has beside columns and indexes. It is not kept with the rows' progress.
+    #[serde(skip)]
+    pub features: Features,
 }
 
 impl Table {
@@ -195,12 +158,15 @@ impl Table {
             rows_estimate: raw.rows_estimate,
             row_bytes_estimate: raw.row_bytes_estimate,
             special: raw.special,
+            features: raw.features,
         };
+
         for column in columns {
             let built = build_column(column).map_err(|error| error.at(&model.name))?;
             model.columns.push(built);
         }
         model.columns.sort_by_key(|column| column.ordinal);
+        model.mark_auto_random();
         if let Some(key) = model.choose_key() {
             model.key_len = key.len();
             let place = |column: &Column| {
@@ -229,7 +195,16 @@ impl Table {
             rows_estimate: 0,
             row_bytes_estimate: 0,
             special: Vec::new(),
+            features: Features::default(),
         }
+    }
+
+    /// Returns how many columns a message of the feed has: TiCDC sends no virtual columns.
+    pub fn sent_columns(&self) -> usize {
+        self.columns
+            .iter()
+            .filter(|column| !column.is_virtual())
+            .count()
     }
 
     /// Returns the kinds of all columns in layout order.
@@ -274,6 +249,21 @@ impl Table {
         })
     }
 
+    /// Makes the key that TiDB fills by AUTO_RANDOM an AUTO_INCREMENT one, which is what the target
+    /// can do: it is the first column of the primary key.
+    fn mark_auto_random(&mut self) {
+        if self.features.auto_random.is_none() {
+            return;
+        }
+        let primary = self.indexes.iter().find(|index| index.name == "PRIMARY");
+        let column = primary
+            .and_then(|index| index.parts.first()?.column.clone())
+            .and_then(|name| self.position(&name));
+        if let Some(place) = column {
+            self.columns[place].auto_increment = true;
+        }
+    }
+
     /// Chooses the columns that identify a row: the primary key, or else the unique key with the
     /// fewest columns; before them comes a unique key that both engines order alike. A column that
     /// may be NULL identifies nothing. Of a prefix that is unique the whole column is so too.
@@ -293,7 +283,8 @@ impl Table {
     fn key_columns(&self, index: &Index) -> Option<Vec<&Column>> {
         let columns = index.parts.iter().map(|part| {
             let column = &self.columns[self.position(part.column.as_deref()?)?];
-            (!column.nullable).then_some(column)
+            // The feed has no virtual columns.
+            (!column.nullable && !column.is_virtual()).then_some(column)
         });
         columns.collect()
     }
@@ -314,6 +305,20 @@ fn ordered_alike(column: &Column) -> bool {
     }
 }
 
+impl Column {
+    /// Tells whether the column is computed whenever it is read.
+    pub fn is_virtual(&self) -> bool {
+        self.generation
+            .as_ref()
+            .is_some_and(|generation| !generation.stored)
+    }
+
+    /// Tells whether the column takes values; a generated one computes its own.
+    pub fn is_written(&self) -> bool {
+        self.generation.is_none()
+    }
+}
+
 fn indexes_of(mut parts: Vec<RawIndexPart>) -> Vec<Index> {
     parts.sort_by(|a, b| (&a.index, a.place).cmp(&(&b.index, b.place)));
     let mut indexes: Vec<Index> = Vec::new();
@@ -323,12 +328,16 @@ fn indexes_of(mut parts: Vec<RawIndexPart>) -> Vec<Index> {
                 name: part.index,
                 unique: part.unique,
                 parts: Vec::new(),
+                invisible: !part.visible,
+                global: part.global,
+                comment: part.comment,
             });
         }
         if let Some(index) = indexes.last_mut() {
             index.parts.push(IndexPart {
                 column: part.column,
                 prefix: part.prefix,
+                expression: part.expression,
             });
         }
     }
@@ -350,7 +359,15 @@ fn build_column(raw: RawColumn) -> Result<Column> {
     let on_update = extra
         .find("on update ")
         .map(|at| raw.extra[at + 10..].trim().to_owned());
-    let default = default_of(raw.default, &extra, &kind);
+    let generation = (!raw.generation.is_empty()).then(|| Generation {
+        expression: raw.generation,
+        stored: extra.contains("stored generated"),
+    });
+    // OceanBase shows the expression of a generated column as its default, too.
+    let default = match generation {
+        Some(_) => ColumnDefault::None,
+        None => default_of(raw.default, &extra, &kind),
+    };
     Ok(Column {
         ordinal: raw.ordinal,
         column_type: raw.column_type,
@@ -358,7 +375,7 @@ fn build_column(raw: RawColumn) -> Result<Column> {
         default,
         on_update,
         auto_increment: extra.contains("auto_increment"),
-        generated: !raw.generation.is_empty(),
+        generation,
         collation: raw.collation,
         charset: raw.charset,
         comment: raw.comment,
@@ -376,11 +393,16 @@ fn default_of(default: Option<String>, extra: &str, kind: &Kind) -> ColumnDefaul
     let is_bit = matches!(kind, Kind::Bit) && upper.starts_with("B'");
     if is_clock || is_bit {
         ColumnDefault::Verbatim(text)
-    } else if extra.contains("default_generated") {
+    } else if extra.contains("default_generated") || is_date_of_clock(&upper, kind) {
         ColumnDefault::Expression(text)
     } else {
         ColumnDefault::Constant(text)
     }
+}
+
+/// TiDB lists the one expression that a DATE may have as a default without saying that it is one.
+fn is_date_of_clock(upper: &str, kind: &Kind) -> bool {
+    *kind == Kind::Temporal(Temporal::Date) && upper.starts_with("CURRENT_DATE")
 }
 
 /// Returns the family of a type by its bare name and its whole text.
@@ -490,6 +512,10 @@ pub mod testing {
             place,
             column,
             prefix: None,
+            expression: None,
+            visible: true,
+            global: false,
+            comment: String::new(),
         }
     }
 
@@ -503,6 +529,7 @@ pub mod testing {
             rows_estimate: 0,
             row_bytes_estimate: 0,
             special: Vec::new(),
+            features: Features::default(),
         };
         Table::build(raw, columns, parts).expect("a table of known types")
     }

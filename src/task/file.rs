@@ -2,6 +2,7 @@
 
 use super::{Filter, FilterFile, Route, RouteFile, Scope};
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::Choices;
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ pub struct Task {
     pub feed: Option<FeedTask>,
     /// Which tables take part.
     pub scope: Scope,
+    /// What is chosen for definitions that the target cannot take as they are.
+    pub choices: Choices,
     /// The directory of the journal and of the digest key.
     pub state_dir: PathBuf,
     /// The address of the web endpoint, which is always a loopback address.
@@ -81,6 +84,8 @@ struct TaskFile {
     target: Endpoint,
     feed: Option<FeedTask>,
     tables: TablesFile,
+    #[serde(default)]
+    schema: Choices,
     #[serde(default)]
     state: StateFile,
     #[serde(default)]
@@ -215,6 +220,7 @@ impl TaskFile {
             target: self.target.validate("target")?,
             feed: self.feed,
             scope: self.tables.scope()?,
+            choices: self.schema,
             state_dir: self.state.dir,
             listen: self.web.listen,
             workers: self.load.workers,
@@ -307,6 +313,7 @@ fn usage(message: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::LeftOut;
 
     const SHORT: &str = r#"
         [source]
@@ -327,6 +334,16 @@ mod tests {
         assert_eq!(task.target.user, "root@tenant#cluster");
         assert_eq!(task.listen.to_string(), "127.0.0.1:8080");
         assert!(task.feed.is_none());
+    }
+
+    #[test]
+    fn choices_for_the_schema_are_read_and_unknown_ones_refused() {
+        let with = |line: &str| Task::parse(&format!("{SHORT}\n[schema]\n{line}"));
+        let task = with("leave_out = [\"foreign-keys\"]\ncollations = { a_ci = \"b_ci\" }");
+        let choices = task.expect("a valid task").choices;
+        assert!(choices.leaves_out(LeftOut::ForeignKeys) && !choices.leaves_out(LeftOut::Views));
+        assert_eq!(choices.collations["a_ci"], "b_ci");
+        assert!(with("leave_out = [\"rows\"]").is_err());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use super::Site;
 use super::parameters::{Parameters, Refusal};
 use super::response::{json, json_error, unreadable};
 use crate::error::Result;
-use crate::report::{DifferenceDocument, DifferenceRows, TableDocument, difference_document};
+use crate::report::{
+    DefinitionDocument, DifferenceDocument, DifferenceRows, TableDocument, difference_document,
+};
 use crate::schema::TableName;
 use serde::Serialize;
 use warp::http::StatusCode;
@@ -44,6 +46,25 @@ pub async fn tables(site: &Site, query: Parameters) -> Response {
     match site.summary().await {
         Ok(summary) => json(&TablesDocument {
             tables: summary.tables.iter().map(Into::into).collect(),
+        }),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// The document of `/api/v1/definitions`.
+#[derive(Serialize)]
+struct DefinitionsDocument {
+    definitions: Vec<DefinitionDocument>,
+}
+
+/// Answers `/api/v1/definitions`.
+pub async fn definitions(site: &Site, query: Parameters) -> Response {
+    if let Err(refusal) = query.end() {
+        return *refusal;
+    }
+    match site.summary().await {
+        Ok(summary) => json(&DefinitionsDocument {
+            definitions: summary.definitions.iter().map(Into::into).collect(),
         }),
         Err(error) => unreadable(&error),
     }

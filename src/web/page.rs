@@ -6,11 +6,11 @@ use super::parameters::{Parameters, Refusal};
 use super::response::{HTML, TEXT, with_body};
 use super::script::{Preview, preview};
 use crate::error::Result;
-use crate::journal::{BatchRow, DifferenceRow, Phase};
+use crate::journal::{BatchRow, DefinitionRow, DifferenceRow, Phase};
 use crate::proof::{DifferenceKind, Verdict};
 use crate::report::{
-    DifferenceRows, Shown, Summary, TableLine, count, duration, key_text, note, shown, shown_pair,
-    utc,
+    DifferenceRows, Shown, Summary, TableLine, count, definition_sentence, duration, key_text,
+    note, shown, shown_pair, utc,
 };
 use crate::row::Cells;
 use crate::schema::{Table, TableName};
@@ -128,6 +128,16 @@ impl Page {
             .proven
             .map(|proven| self.summary.age(proven))
             .unwrap_or_default()
+    }
+
+    /// Returns the definitions that differ, each with its differences.
+    fn differing_definitions(&self) -> Vec<&DefinitionRow> {
+        let differs = |row: &&DefinitionRow| !row.verdict.differences.is_empty();
+        self.summary.definitions.iter().filter(differs).collect()
+    }
+
+    fn definition_sentence(&self) -> String {
+        definition_sentence(&self.summary.definitions)
     }
 
     /// Returns the share of the load as the two numbers of a progress bar; the estimate of the

@@ -55,6 +55,7 @@ async fn dispatch(site: &Site, method: &Method, path: &str, query: Parameters) -
         "/metrics",
         "/api/v1/status",
         "/api/v1/tables",
+        "/api/v1/definitions",
         "/api/v1/diffs",
         "/api/v1/repair.sql",
     ];
@@ -74,6 +75,7 @@ async fn dispatch(site: &Site, method: &Method, path: &str, query: Parameters) -
         "/metrics" => metrics::metrics(site).await,
         "/api/v1/status" => api::status(site, query).await,
         "/api/v1/tables" => api::tables(site, query).await,
+        "/api/v1/definitions" => api::definitions(site, query).await,
         "/api/v1/diffs" => api::differences(site, query).await,
         _ => script::download(site, query).await,
     }

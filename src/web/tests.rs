@@ -54,6 +54,7 @@ async fn every_route_answers_with_the_headers_of_all() {
         ),
         ("/api/v1/status", "application/json"),
         ("/api/v1/tables", "application/json"),
+        ("/api/v1/definitions", "application/json"),
         ("/api/v1/diffs", "application/json"),
         ("/api/v1/repair.sql", "text/plain; charset=utf-8"),
     ];
