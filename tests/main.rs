@@ -18,6 +18,7 @@ mod memory;
 mod mutations;
 mod oracle;
 mod plain_sql;
+mod policies;
 mod precheck;
 mod road;
 mod routes;

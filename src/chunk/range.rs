@@ -199,6 +199,7 @@ fn cursor(table: &Table) -> Cow<'_, [Column]> {
         collation: None,
         charset: None,
         comment: String::new(),
+        policy: None,
     }])
 }
 

@@ -47,9 +47,15 @@ fn text(outcome: &CheckOutcome, chosen: bool) -> String {
             verdict: table.verdict.clone(),
             counts: table.counts,
             repaired: 0,
+            policies: table.policies.clone(),
         })
         .collect();
     let answer = match (outcome.exit_code(), outcome.fence) {
+        (0, Some(fence)) if lines.iter().any(TableLine::is_relaxed) => {
+            format!(
+                "equal, relaxed by the policies above: every {tables} was read on both sides at {fence}"
+            )
+        }
         (0, Some(fence)) => {
             format!("equal: every {tables} was read on both sides at {fence}")
         }

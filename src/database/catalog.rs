@@ -37,6 +37,7 @@ impl Catalog {
             for table in &mut catalog.tables {
                 table.target = scope.target_of(&table.name);
                 table.filter = scope.filter_of(&table.name).map(str::to_owned);
+                scope.set_policies(table);
                 for key in &mut table.features.foreign_keys {
                     key.parent = scope.target_of(&key.parent);
                 }

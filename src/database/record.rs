@@ -340,6 +340,20 @@ impl Record {
         session.execute(sql).await.map(|_| ())
     }
 
+    /// Replaces the definition by which a table is followed.
+    pub async fn set_model(&self, session: &mut Session, table: &Table) -> Result<()> {
+        let model = serde_json::to_string(table).expect("a table is JSON");
+        let sql = format!(
+            "UPDATE rowproof.followed_table SET model = {} \
+             WHERE task = '{}' AND table_schema = {} AND table_name = {}",
+            text_literal(model.as_bytes()),
+            self.task,
+            text_literal(table.name.schema.as_bytes()),
+            text_literal(table.name.table.as_bytes())
+        );
+        session.execute(sql).await.map(|_| ())
+    }
+
     /// Notes that following a table ended; in the transaction of the batch in which it did.
     pub async fn stop_followed(
         &self,

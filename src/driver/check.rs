@@ -54,6 +54,9 @@ pub struct CheckedTable {
     /// The condition on the source's rows that take part, where only some do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
+    /// The policies by which columns were compared less strictly, if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
 }
 
 /// What a check found of one view, which has no rows of its own.
@@ -245,6 +248,7 @@ impl Plan {
         };
         let (wanted, listed) = tokio::join!(Catalog::read(source, &task.scope), list_target);
         let (wanted, (existing, known, followed)) = (wanted?, listed?);
+        super::policy::assert_used(task, &wanted)?;
         let mut plan = Plan {
             work: Vec::new(),
             unread: Vec::new(),
@@ -288,6 +292,12 @@ impl Plan {
                 (None, _) => Some((
                     Reason::Unsupported,
                     "it is not part of the migration".to_owned(),
+                )),
+                (Some(row), _) if super::policy::differ(row, &table) => Some((
+                    Reason::NotRead,
+                    "the migration runs with other policies than the task file has now: restart \
+                     `rowproof migrate`"
+                        .to_owned(),
                 )),
                 (_, Some(found)) => {
                     let differences = compare(&adapted, found);
@@ -343,6 +353,7 @@ fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
         counts: Counts::default(),
         digest: String::new(),
         definition: SchemaVerdict::unproven("it was not compared"),
+        policies: Vec::new(),
         filter: None,
     }
 }
@@ -617,6 +628,7 @@ impl Checking {
             counts,
             digest,
             definition: SchemaVerdict::unproven("it was not compared"),
+            policies: table.policies(),
             filter: table.filter.clone(),
         })
     }

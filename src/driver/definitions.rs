@@ -61,6 +61,9 @@ pub async fn definitions(
              of rowproof's user on the source",
         ));
     }
+    for policy in task.scope.unused_policies(&wanted.tables) {
+        findings.push(super::policy::unused(&policy));
+    }
     let errors = findings.len() - before;
     let keyless = wanted.tables.iter().filter(|table| table.key_len == 0);
     findings.extend(keyless.map(|table| without_key(&table.name, task.feed.is_some())));

@@ -493,9 +493,19 @@ impl Run {
                 record.stop_followed(target, &row.name, at, &reason).await?;
                 stopped = Some(Stop { at, reason });
             }
-            let table = row
+            let mut table = row
                 .table
                 .unwrap_or_else(|| Table::unknown(row.name.clone()));
+            let known = table.policies();
+            self.task.scope.set_policies(&mut table);
+            if known != table.policies() {
+                let detail =
+                    "the policies of its columns have changed; check reads the whole table";
+                self.journal
+                    .withdraw(&row.name, at, Reason::NotRead, detail)
+                    .await?;
+                record.set_model(target, &table).await?;
+            }
             tables.insert(
                 row.name,
                 Followed {

@@ -10,6 +10,7 @@ mod lease;
 mod link;
 mod load;
 mod migrate;
+mod policy;
 mod precheck;
 mod prove;
 mod repair;

@@ -174,6 +174,9 @@ fn set_labels(labels: &[String], raw: &str) -> Result<Vec<u8>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::TableName;
+    use crate::schema::testing::{column, table};
+    use proptest::prelude::*;
 
     #[test]
     fn go_escapes_are_undone() {
@@ -208,5 +211,34 @@ mod tests {
         );
         assert_eq!(widened("0.1"), Ok("0.10000000149011612".to_owned()));
         assert_eq!(widened("-0"), Ok("-0.0".to_owned()));
+    }
+
+    fn any_json() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[-+0-9.eE]{0,24}",
+            "\"([ -~]|\\\\[xuUnrt0\\\\\"]){0,24}\"",
+            any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
+            any::<f64>().prop_map(|number| number.to_string()),
+            Just("null".to_owned()),
+            Just("[{}]".to_owned()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_of_a_message_is_decoded_or_refused(
+            json in any_json(), type_code: u8, flags in 0..4_u64, place in 0..14_usize,
+        ) {
+            let types = [
+                "bigint(20)", "decimal(9,2)", "float", "double", "char(9)", "text", "binary(4)",
+                "blob", "datetime(3)", "year(4)", "bit(9)", "enum('a','b')", "set('a','b')", "json",
+            ];
+            let columns = vec![column("c", 1, types[place], true)];
+            let table = table(TableName::new("s", "t"), columns, Vec::new());
+            if let Ok(value) = serde_json::from_str(&json) {
+                let value = ColumnValue { type_code, flags, value: Some(value) };
+                let _ = packed_row(&table, 1, &Image::from([("c".to_owned(), value)]), &mut Rows::new());
+            }
+        }
     }
 }

@@ -31,6 +31,9 @@ pub struct TableRow {
     pub differences: u64,
     /// Whether any of them was repaired and waits to be read again.
     pub repaired: u64,
+    /// The policies by which its columns were compared less strictly in the last whole read; they
+    /// are kept with the definition.
+    pub policies: Vec<String>,
 }
 
 impl Journal {
@@ -258,6 +261,7 @@ fn table_of(row: &sqlx::sqlite::SqliteRow, proven: Option<Fence>) -> Result<Tabl
         at_ms: row.get("at_ms"),
         differences,
         repaired,
+        policies: from_json::<Table>(row.get("model"))?.policies(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The comparison of one chunk or one batch of keys.
 
 use super::{Counted, RowHasher, compare_copies};
-use crate::row::{Canonical, CellError, Cells, DigestKey, Kind, Rows, Sum};
+use crate::row::{Canonical, CellError, Cells, DigestKey, Kind, Policy, Rows, Sum};
 use crate::schema::Table;
 use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
@@ -54,6 +54,8 @@ pub struct Tally {
     pub extra: u64,
     /// Rows of one key whose columns differ.
     pub changed: u64,
+    /// Rows of one key that differ, and are accepted as equal by the policies of their columns.
+    pub relaxed: u64,
 }
 
 impl Tally {
@@ -70,6 +72,7 @@ impl AddAssign for Tally {
         self.missing += other.missing;
         self.extra += other.extra;
         self.changed += other.changed;
+        self.relaxed += other.relaxed;
     }
 }
 
@@ -97,6 +100,7 @@ pub fn compare(
     }
     let mut comparing = Comparing {
         kinds: table.kinds(),
+        policies: table.columns.iter().map(|column| column.policy).collect(),
         key_len: table.key_len,
         key,
         canonical: Canonical::new(),
@@ -139,6 +143,7 @@ pub fn retain_keys(table: &Table, rows: Rows, keys: &[&[u8]]) -> Result<Rows, Ce
 
 struct Comparing<'a> {
     kinds: Vec<Kind>,
+    policies: Vec<Option<Policy>>,
     key_len: usize,
     key: &'a DigestKey,
     canonical: Canonical,
@@ -160,14 +165,23 @@ impl Comparing<'_> {
             return Ok(());
         }
         let other = self.key.row(self.canonical.row(&self.kinds, target)?);
-        self.result.tally.target.add_row(&other);
-        if digest != other {
-            let columns = self.differing_columns(source, target)?;
+        if digest == other {
+            self.result.tally.target.add_row(&other);
+            return Ok(());
+        }
+        let columns = self.differing_columns(source, target)?;
+        if columns.is_empty() {
+            // Accepted, so both sums take the source's: they say whether anything differs.
+            self.result.tally.target.add_row(&digest);
+            self.result.tally.relaxed += 1;
+        } else {
+            self.result.tally.target.add_row(&other);
             self.push(DifferenceKind::Changed, Some(source), Some(target), columns);
         }
         Ok(())
     }
 
+    /// Returns the places of the columns that differ and that no policy accepts.
     fn differing_columns(&mut self, source: &[u8], target: &[u8]) -> Result<Vec<usize>, CellError> {
         let mut differing = Vec::new();
         for (place, (left, right)) in Cells::of(source).zip(Cells::of(target)).enumerate() {
@@ -176,7 +190,11 @@ impl Comparing<'_> {
             cells.push_row([left]);
             cells.push_row([right]);
             let left = self.canonical.row(kind, cells.packed(0))?.to_vec();
-            if left != self.canonical.row(kind, cells.packed(1))? {
+            let same = left == self.canonical.row(kind, cells.packed(1))?;
+            let (left, right) = (cells.cells(0).next(), cells.cells(1).next());
+            let accepted =
+                |policy: Policy| policy.accepts(&kind[0], left.flatten(), right.flatten());
+            if !same && !self.policies[place].is_some_and(accepted) {
                 differing.push(place);
             }
         }
@@ -348,6 +366,31 @@ mod tests {
         let asked: Vec<&[u8]> = asked.iter().collect();
         let found = retain_keys(&table, pack(&["a", "A", "a "]), &asked).expect("valid cells");
         assert_eq!(found.iter().collect::<Vec<_>>(), [asked[0]]);
+    }
+
+    #[test]
+    fn what_a_policy_accepts_is_counted_and_what_it_does_not_is_named() {
+        let mut table = people();
+        table.columns[1].policy = Some(Policy::TrailingSpaces);
+        let key = DigestKey::from_bytes([1; 32]);
+        let spaced = [ALICE[0], Some("alice  "), ALICE[2]];
+        let other = [BOBBY[0], Some("bobby "), Some("2.01")];
+        let result = compare(
+            &table,
+            &key,
+            &rows(&[ALICE, BOBBY]),
+            &rows(&[spaced, other]),
+        );
+        let result = result.expect("valid cells");
+        assert_eq!(result.tally.relaxed, 1);
+        assert_eq!(result.differences.len(), 1);
+        assert_eq!(result.differences[0].columns, [2]);
+        assert_ne!(result.tally.source, result.tally.target);
+        let result = compare(&table, &key, &rows(&[ALICE]), &rows(&[spaced])).expect("valid cells");
+        assert_eq!((result.tally.relaxed, result.differences.len()), (1, 0));
+        assert_eq!(result.tally.source, result.tally.target);
+        let strict = run(&[ALICE], &[spaced]);
+        assert_eq!((strict.tally.relaxed, strict.differences.len()), (0, 1));
     }
 
     #[test]

@@ -127,6 +127,9 @@ pub struct Counts {
     pub extra: u64,
     /// Rows of one key whose columns differ.
     pub changed: u64,
+    /// Rows of one key that are equal only by a policy of the task; of the last whole read.
+    #[serde(default)]
+    pub relaxed: u64,
 }
 
 /// The proof of a table while its chunks come in.
@@ -153,6 +156,7 @@ impl TableProof {
         self.counts.missing += part.missing;
         self.counts.extra += part.extra;
         self.counts.changed += part.changed;
+        self.counts.relaxed += part.relaxed;
     }
 
     /// Adds rows that an earlier run of this process read equal at a fence. Their digests are not

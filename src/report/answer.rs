@@ -146,6 +146,11 @@ fn because(tables: &[TableLine]) -> String {
         ));
     }
     let all = number::of(tables.len() as u64, "table");
+    let relaxed = tables.iter().filter(|table| table.is_relaxed()).count() as u64;
+    if relaxed > 0 {
+        let relaxed = number::count(relaxed);
+        ways.push(format!("{relaxed} of them relaxed by policies of the task"));
+    }
     format!("{all} equal: {}", ways.join(", "))
 }
 

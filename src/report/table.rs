@@ -20,6 +20,8 @@ pub struct TableLine {
     pub counts: Counts,
     /// Rows that were repaired and not read since.
     pub repaired: u64,
+    /// The policies by which its columns were compared less strictly; each `column: policy`.
+    pub policies: Vec<String>,
 }
 
 impl TableLine {
@@ -35,7 +37,20 @@ impl TableLine {
                 ..row.counts
             },
             repaired: kinds.repaired,
+            policies: row.policies.clone(),
         }
+    }
+
+    /// Tells whether policies took part in what was read: such an `equal` never looks like a strict
+    /// one (INV-2).
+    pub fn is_relaxed(&self) -> bool {
+        !self.policies.is_empty()
+    }
+
+    /// Returns the policies as one text, with how many rows are equal only by them.
+    pub fn policies_text(&self) -> String {
+        let rows = number::of(self.counts.relaxed, "row");
+        format!("{} ({rows} equal only so)", self.policies.join("; "))
     }
 
     /// Returns the fence of the verdict; what is unproven has none.
@@ -47,9 +62,11 @@ impl TableLine {
     }
 }
 
-/// Returns a verdict in a few words: `equal (read)`, `different (3 rows)`, `unproven (DDL)`.
-pub fn verdict_text(verdict: &Verdict) -> String {
-    match verdict {
+/// Returns a verdict in a few words: `equal (read)`, `equal (read, relaxed)`, `different (3 rows)`,
+/// `unproven (DDL)`.
+pub fn verdict_text(line: &TableLine) -> String {
+    match &line.verdict {
+        Verdict::Equal { how, .. } if line.is_relaxed() => format!("equal ({how}, relaxed)"),
         Verdict::Equal { how, .. } => format!("equal ({how})"),
         Verdict::Different { rows, .. } => format!("different ({})", number::of(*rows, "row")),
         Verdict::Unproven { reason, .. } => format!("unproven ({reason})"),
@@ -79,6 +96,9 @@ pub struct TableDocument {
     pub counts: Counts,
     /// Rows that were repaired and not read since.
     pub repaired: u64,
+    /// The policies by which its columns were compared less strictly, if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
 }
 
 impl From<&TableLine> for TableDocument {
@@ -97,6 +117,7 @@ impl From<&TableLine> for TableDocument {
             fence: line.fence().map(Moment::from),
             counts: line.counts,
             repaired: line.repaired,
+            policies: line.policies.clone(),
         }
     }
 }
@@ -144,6 +165,10 @@ pub fn verdicts_text(lines: &[TableLine]) -> String {
     }
     push_fences(lines, &mut text);
     push_reasons(lines, &mut text);
+    for line in lines.iter().filter(|line| line.is_relaxed()) {
+        let policies = line.policies_text();
+        writeln!(text, "{} by policy: {policies}", line.name).expect(super::WRITES);
+    }
     text
 }
 
@@ -151,7 +176,7 @@ fn cells_of(line: &TableLine) -> [String; 8] {
     let counts = &line.counts;
     [
         line.name.to_string(),
-        verdict_text(&line.verdict),
+        verdict_text(line),
         line.fence()
             .map_or_else(|| "-".to_owned(), |fence| utc(wall_ms(fence.w))),
         number::count(counts.source),
@@ -199,6 +224,7 @@ pub mod testing {
                 ..Counts::default()
             },
             repaired: 0,
+            policies: Vec::new(),
         }
     }
 }
@@ -244,6 +270,33 @@ mod tests {
              as of 2023-11-14 22:13:20.000 UTC: fence W 445644800000000000, S 9\n\
              shop.audit: ALTER TABLE at W 5\n"
         );
+    }
+
+    #[test]
+    fn inv_2_a_relaxed_equal_never_looks_like_a_strict_one() {
+        let equal = Verdict::Equal {
+            fence: Fence { w: 1, s: 1 },
+            how: How::Read,
+        };
+        let mut line = line("prices", equal);
+        let strict = verdicts_text(std::slice::from_ref(&line));
+        assert!(
+            !strict.contains("relaxed") && !strict.contains("policy"),
+            "{strict}"
+        );
+        line.policies = vec!["price: within 4 units in the last place".to_owned()];
+        line.counts.relaxed = 2;
+        let text = verdicts_text(std::slice::from_ref(&line));
+        assert!(text.contains("equal (read, relaxed)"), "{text}");
+        let policy = "shop.prices by policy: price: within 4 units in the last place (2 rows equal \
+                      only so)\n";
+        assert!(text.ends_with(policy), "{text}");
+        let document = serde_json::to_value(TableDocument::from(&line)).expect("a document");
+        assert_eq!(
+            document["policies"][0],
+            "price: within 4 units in the last place"
+        );
+        assert_eq!(document["counts"]["relaxed"], 2);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod hex;
 mod json;
 mod kind;
 mod packed;
+mod policy;
 mod sum;
 mod varint;
 
@@ -18,4 +19,5 @@ pub use digest::{DigestKey, RowDigest};
 pub use hex::{hex, unhex};
 pub use kind::{Kind, Temporal};
 pub use packed::{Cells, Rows};
+pub use policy::Policy;
 pub use sum::Sum;

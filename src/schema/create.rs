@@ -133,7 +133,7 @@ pub fn column_line(column: &Column) -> String {
 /// A scale on FLOAT and DOUBLE is left out: OceanBase rounds to it in its own way, so that 1.235 in a
 /// `double(9,3)` would lose its last bit. Labels are written anew: the servers print a backslash in
 /// them as it is, and would read it as an escape.
-fn type_of(column: &Column) -> Cow<'_, str> {
+pub fn type_of(column: &Column) -> Cow<'_, str> {
     let whole = column.column_type.as_str();
     match (&column.kind, whole.find('('), whole.find(')')) {
         (Kind::Enum(labels) | Kind::Set(labels), Some(open), _) => {

@@ -2,7 +2,7 @@
 
 use super::{Features, RawColumn, RawIndexPart, RawTable, TableName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::row::{Kind, Temporal};
+use crate::row::{Kind, Policy, Temporal};
 use serde::{Deserialize, Serialize};
 
 /// The default of a column.
@@ -55,6 +55,9 @@ pub struct Column {
     pub charset: Option<String>,
     /// The comment.
     pub comment: String,
+    /// The relaxation by which the task compares the column; none compares it strictly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 /// A part of an index.
@@ -212,6 +215,18 @@ impl Table {
         self.columns
             .iter()
             .map(|column| column.kind.clone())
+            .collect()
+    }
+
+    /// Returns the policies of the columns in words, `price: not compared`; none of a table that is
+    /// compared strictly.
+    pub fn policies(&self) -> Vec<String> {
+        let relaxed = self
+            .columns
+            .iter()
+            .filter_map(|column| Some((column, column.policy?)));
+        relaxed
+            .map(|(column, policy)| format!("{}: {policy}", column.name))
             .collect()
     }
 
@@ -379,6 +394,7 @@ fn build_column(raw: RawColumn) -> Result<Column> {
         collation: raw.collation,
         charset: raw.charset,
         comment: raw.comment,
+        policy: None,
         name: raw.name,
         kind,
     })

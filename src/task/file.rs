@@ -1,6 +1,6 @@
 //! The task file: TOML in which an unknown key is an error.
 
-use super::{Filter, FilterFile, Route, RouteFile, Scope};
+use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Choices;
 use secrecy::SecretString;
@@ -92,6 +92,8 @@ struct TaskFile {
     web: WebFile,
     #[serde(default)]
     load: LoadFile,
+    #[serde(default)]
+    policies: Vec<PolicyFile>,
 }
 
 #[derive(Deserialize)]
@@ -214,12 +216,16 @@ impl TaskFile {
         if let Some(feed) = &self.feed {
             feed.validate()?;
         }
+        let mut policies = Vec::new();
+        for file in &self.policies {
+            policies.extend(file.rules()?);
+        }
         Ok(Task {
             name: self.name,
             source: self.source.validate("source")?,
             target: self.target.validate("target")?,
             feed: self.feed,
-            scope: self.tables.scope()?,
+            scope: self.tables.scope()?.with_policies(policies),
             choices: self.schema,
             state_dir: self.state.dir,
             listen: self.web.listen,

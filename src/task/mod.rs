@@ -2,10 +2,12 @@
 
 mod file;
 mod pattern;
+mod policy;
 mod route;
 mod scope;
 
 pub use file::{Endpoint, FeedTask, Task, Tls};
 pub use pattern::Pattern;
+pub use policy::{PolicyFile, PolicyRule};
 pub use route::{Filter, FilterFile, Route, RouteFile};
 pub use scope::Scope;

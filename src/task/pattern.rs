@@ -38,7 +38,7 @@ impl Pattern {
 }
 
 /// Matches a text with a pattern in which `*` stands for any characters.
-fn wildcard(pattern: &str, text: &str) -> bool {
+pub(super) fn wildcard(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else {

@@ -1,8 +1,9 @@
-//! Which tables take part, with which rows, and where they go.
+//! Which tables take part, with which rows, where they go, and how they are compared.
 
-use super::{Filter, Pattern, Route};
+use super::policy::{set_policies, unused_policies};
+use super::{Filter, Pattern, PolicyRule, Route};
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::TableName;
+use crate::schema::{Table, TableName};
 
 /// Schemas of the servers themselves and of rowproof; they are never in scope.
 const SYSTEM_SCHEMAS: [&str; 8] = [
@@ -16,13 +17,14 @@ const SYSTEM_SCHEMAS: [&str; 8] = [
     "rowproof",
 ];
 
-/// Patterns of tables that take part and of tables that do not, routes and filters.
+/// Patterns of tables that take part and of tables that do not, routes, filters and policies.
 #[derive(Clone, Debug)]
 pub struct Scope {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
     routes: Vec<Route>,
     filters: Vec<Filter>,
+    policies: Vec<PolicyRule>,
 }
 
 impl Scope {
@@ -45,6 +47,7 @@ impl Scope {
             exclude: parse(exclude)?,
             routes: Vec::new(),
             filters: Vec::new(),
+            policies: Vec::new(),
         })
     }
 
@@ -55,6 +58,21 @@ impl Scope {
             filters,
             ..self
         }
+    }
+
+    /// Compares columns less strictly.
+    pub fn with_policies(self, policies: Vec<PolicyRule>) -> Self {
+        Scope { policies, ..self }
+    }
+
+    /// Gives each column of a table the policy by which it is compared.
+    pub fn set_policies(&self, table: &mut Table) {
+        set_policies(&self.policies, table);
+    }
+
+    /// Lists the policies that are for no column of these tables.
+    pub fn unused_policies(&self, tables: &[Table]) -> Vec<String> {
+        unused_policies(&self.policies, tables)
     }
 
     /// Returns the name of a table on the target: by the first route that fits, or else its own.

@@ -196,11 +196,15 @@ struct TableView {
     extra: String,
     changed: String,
     repaired: u64,
+    policies: String,
 }
 
 impl TableView {
     fn new(line: &TableLine) -> TableView {
         let (qualifier, detail) = match &line.verdict {
+            Verdict::Equal { how, .. } if line.is_relaxed() => {
+                (format!("{how}, relaxed"), String::new())
+            }
             Verdict::Equal { how, .. } => (how.to_string(), String::new()),
             Verdict::Different { rows, .. } => {
                 let plural = if *rows == 1 { "" } else { "s" };
@@ -223,6 +227,10 @@ impl TableView {
             extra: count(line.counts.extra),
             changed: count(line.counts.changed),
             repaired: line.repaired,
+            policies: match line.is_relaxed() {
+                true => line.policies_text(),
+                false => String::new(),
+            },
         }
     }
 }

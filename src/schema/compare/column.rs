@@ -2,7 +2,7 @@
 
 use super::{Alike, Comparison, NOTHING, Spellings, Weight, drop_clause, in_order, other};
 use crate::row::{Canonical, Kind, Rows, Temporal};
-use crate::schema::create::column_line;
+use crate::schema::create::{column_line, type_of};
 use crate::schema::support::same_values;
 use crate::schema::{Column, ColumnDefault, Table};
 
@@ -77,7 +77,9 @@ fn compare_column(wanted: &Column, found: &Column, comparison: &mut Comparison<'
         weight = weight.max(Some(of));
         parts.push(what);
     };
-    if type_text(wanted) != type_text(found) || !same_values(&wanted.kind, &found.kind) {
+    let texts = [&wanted.column_type, &type_of(wanted)[..]].map(|text| type_text(wanted, text));
+    let same_type = texts.contains(&type_text(found, &found.column_type));
+    if !same_type || !same_values(&wanted.kind, &found.kind) {
         let of = if fits(wanted, found) {
             Weight::Definition
         } else {
@@ -212,9 +214,10 @@ fn same_constant(kind: &Kind, one: &str, other: &str) -> bool {
     canonical(one).is_some_and(|one| Some(one) == canonical(other))
 }
 
-/// Returns a type as both servers would print it: without the display width of integers.
-fn type_text(column: &Column) -> String {
-    let text = column.column_type.to_ascii_lowercase();
+/// Returns the text of a column's type as both servers would print it: without the display width of
+/// integers.
+fn type_text(column: &Column, text: &str) -> String {
+    let text = text.to_ascii_lowercase();
     if let Kind::Enum(_) | Kind::Set(_) = column.kind {
         // Labels are compared by themselves.
         return text.split('(').next().unwrap_or_default().to_owned();

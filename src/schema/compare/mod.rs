@@ -270,6 +270,11 @@ mod tests {
                 column("y", 2, "year(4)", true),
                 column("y", 2, "year", true),
             ),
+            // A scale at which OceanBase would round is left out when the table is made.
+            (
+                column("f", 2, "double(9,3) unsigned", true),
+                column("f", 2, "double unsigned", true),
+            ),
             (
                 with_default("decimal(5,2)", "1.5"),
                 with_default("decimal(5,2)", "1.50"),
@@ -299,6 +304,13 @@ mod tests {
         ] {
             assert_eq!(differences_of(&one(source), &one(target)), []);
         }
+    }
+
+    #[test]
+    fn a_scale_that_the_source_lacks_may_round() {
+        let wanted = one(column("f", 2, "double", true));
+        let found = one(column("f", 2, "double(9,3)", true));
+        assert_eq!(differences_of(&wanted, &found).len(), 1);
     }
 
     #[test]
