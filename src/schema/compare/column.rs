@@ -77,8 +77,7 @@ fn compare_column(wanted: &Column, found: &Column, comparison: &mut Comparison<'
         weight = weight.max(Some(of));
         parts.push(what);
     };
-    let texts = [&wanted.column_type, &type_of(wanted)[..]].map(|text| type_text(wanted, text));
-    let same_type = texts.contains(&type_text(found, &found.column_type));
+    let same_type = type_text(wanted, &type_of(wanted)) == type_text(found, &found.column_type);
     if !same_type || !same_values(&wanted.kind, &found.kind) {
         let of = if fits(wanted, found) {
             Weight::Definition
