@@ -1,8 +1,7 @@
 //! What somebody changes behind rowproof's back is found, and nothing else is.
 
-use crate::lab::{Lab, wait_until};
+use crate::lab::Lab;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// How often each kind of corruption is made and must be found.
 const ROUNDS: u32 = 50;
@@ -13,43 +12,11 @@ const KEEP: &str = "10";
 #[tokio::test(flavor = "multi_thread")]
 async fn every_corruption_is_found_and_nothing_else_fifty_times_under_live_writes() {
     let lab = Lab::new("corrupt").await;
-    let created = lab
-        .shop(
-            lab.source_port(),
-            &["create", "--rows", "5000", "--seed", "11"],
-        )
-        .output()
-        .expect("shop create");
-    assert!(
-        created.status.success(),
-        "{}",
-        String::from_utf8_lossy(&created.stderr)
-    );
+    lab.create_shop(5_000, 11);
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    let mut writers = lab
-        .shop(
-            lab.source_port(),
-            &[
-                "write",
-                "--writers",
-                "2",
-                "--seconds",
-                "900",
-                "--rate",
-                "150",
-                "--keep-modulus",
-                KEEP,
-            ],
-        )
-        .spawn()
-        .expect("shop write");
-    wait_until("it follows", Duration::from_secs(120), || {
-        if let Some(code) = migrating.ended() {
-            panic!("it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
+    let mut writers = lab.start_writers(2, 150, &["--keep-modulus", KEEP]);
+    migrating.wait_until_it_follows();
     for round in 0..ROUNDS {
         let seed = round.to_string();
         let corrupted = lab

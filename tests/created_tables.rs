@@ -1,10 +1,7 @@
 //! DDL in the stream: a created table is carried, everything else stops its table and says so.
 
-use crate::lab::{Lab, run, texts, wait_until};
+use crate::lab::{Lab, run, texts};
 use crate::plain_sql::assert_same_rows;
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_created_table_is_followed_and_an_altered_one_is_unproven() {
@@ -24,9 +21,7 @@ async fn a_created_table_is_followed_and_an_altered_one_is_unproven() {
     run(&mut source, "INSERT INTO altered VALUES (1, 1)").await;
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", PATIENCE, || {
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     run(&mut source, "INSERT INTO altered VALUES (2, 2)").await;
     run(
         &mut source,
@@ -86,10 +81,8 @@ async fn a_table_that_appears_by_renaming_is_known_and_unproven() {
     run(&mut source, &format!("USE {}", lab.database)).await;
     run(&mut source, "CREATE TABLE first (id INT PRIMARY KEY)").await;
     lab.create_feed();
-    let migrating = lab.start_migrate();
-    wait_until("it follows", PATIENCE, || {
-        migrating.log().contains("follow").then_some(())
-    });
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
     run(&mut source, "INSERT INTO first VALUES (1)").await;
     run(&mut source, "RENAME TABLE first TO second").await;
     run(&mut source, "INSERT INTO second VALUES (2)").await;

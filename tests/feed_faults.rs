@@ -1,6 +1,6 @@
 //! What can go wrong with the topic is noticed and said, never guessed over.
 
-use crate::lab::{Lab, Migrating, run, texts, wait_until};
+use crate::lab::{Lab, Migrating, run, texts};
 use crate::plain_sql::assert_same_rows;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
@@ -19,9 +19,7 @@ async fn partitions_that_are_added_while_it_follows_end_it_with_a_reason() {
     run(&mut source, &table).await;
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", PATIENCE, || {
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     let brokers = format!("127.0.0.1:{}", lab.kafka_port());
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -52,25 +50,12 @@ async fn newest_fence(lab: &Lab) -> u64 {
 
 /// Begins a migration of a small shop with live writers.
 async fn shop_that_is_followed(lab: &Lab) -> (Migrating, Child) {
-    let arguments = ["create", "--rows", "4000", "--seed", "5"];
-    let created = lab.shop(lab.source_port(), &arguments).status();
-    assert!(created.expect("shop create").success());
+    lab.create_shop(4_000, 5);
     lab.create_feed();
-    let arguments = [
-        "write",
-        "--writers",
-        "4",
-        "--seconds",
-        "300",
-        "--rate",
-        "300",
-    ];
-    let writers = lab.shop(lab.source_port(), &arguments).spawn();
-    let migrating = lab.start_migrate();
-    wait_until("it follows", PATIENCE, || {
-        migrating.log().contains("follow").then_some(())
-    });
-    (migrating, writers.expect("shop write"))
+    let writers = lab.start_writers(4, 300, &[]);
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
+    (migrating, writers)
 }
 
 fn end(mut writers: Child) {

@@ -1,6 +1,6 @@
 //! Tables without a key are loaded, followed, proven and repaired as multisets.
 
-use crate::keys::{assert_verdicts, differences, follows};
+use crate::keys::{assert_verdicts, differences};
 use crate::lab::{Lab, run, texts};
 use crate::plain_sql::assert_same_rows;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn copies_are_loaded_followed_proven_and_repaired_by_their_number() {
     run(&mut source, &format!("USE {}", lab.database)).await;
     create_feed(&lab);
     let mut migrating = lab.start_migrate();
-    follows(&mut migrating);
+    migrating.wait_until_it_follows();
     assert_verdicts(&lab, 0);
     for change in CHANGES {
         run(&mut source, change).await;
@@ -94,7 +94,7 @@ async fn inv_3_changes_of_copies_survive_kills_without_a_copy_too_many() {
     run(&mut source, &format!("USE {}", lab.database)).await;
     create_feed(&lab);
     let mut migrating = lab.start_migrate();
-    follows(&mut migrating);
+    migrating.wait_until_it_follows();
     for round in 0..6_u64 {
         for change in &CHANGES[..6] {
             run(&mut source, change).await;
@@ -118,7 +118,7 @@ async fn inv_2_without_force_replicate_nothing_is_said_that_the_feed_cannot_show
     run(&mut source, "CREATE TABLE keyed (a INT PRIMARY KEY)").await;
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    follows(&mut migrating);
+    migrating.wait_until_it_follows();
     run(&mut source, "INSERT INTO text_only VALUES ('lost')").await;
     run(&mut source, "INSERT INTO keyed VALUES (1)").await;
     // The change is missing, and whole reads say so; until then, no table is carried on.

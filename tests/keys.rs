@@ -1,6 +1,6 @@
 //! Keys of every type are paired exactly, whether both servers order them alike or not.
 
-use crate::lab::{Lab, run, texts, wait_until};
+use crate::lab::{Lab, run, texts};
 use crate::plain_sql::assert_same_rows;
 use rowproof::chunk::{Key, Range};
 use rowproof::database::{Catalog, Select, Server, Session, source_scan, target_scan};
@@ -243,7 +243,7 @@ async fn keys_without_a_common_order_are_loaded_followed_proven_and_repaired() {
     }
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    follows(&mut migrating);
+    migrating.wait_until_it_follows();
     assert_verdicts(&lab, 0);
     // Changes, among them one of a key to another that the collation takes for the same.
     for (table, _) in UNORDERED {
@@ -321,7 +321,7 @@ async fn inv_3_a_load_by_buckets_that_is_killed_goes_on_and_writes_nothing_twice
         migrating.kill();
     }
     let mut migrating = lab.start_migrate();
-    follows(&mut migrating);
+    migrating.wait_until_it_follows();
     assert_verdicts(&lab, 0);
     assert_same_rows(&lab).await;
     let mut target = lab.target().await;
@@ -353,14 +353,4 @@ pub fn differences(lab: &Lab) -> Vec<(String, String)> {
         .collect();
     kinds.sort();
     kinds
-}
-
-/// Waits until a migration follows the feed.
-pub fn follows(migrating: &mut crate::lab::Migrating) {
-    wait_until("it follows", Duration::from_secs(240), || {
-        if let Some(code) = migrating.ended() {
-            panic!("it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
 }

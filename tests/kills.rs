@@ -21,34 +21,9 @@ async fn inv_3_twenty_kills_at_random_moments_of_load_and_feed_lose_nothing() {
     eprintln!("seed {seed}; set ROWPROOF_TEST_SEED to repeat it");
     let mut random = fastrand::Rng::with_seed(seed);
     let lab = Lab::new("kills").await;
-    let created = lab
-        .shop(
-            lab.source_port(),
-            &["create", "--rows", "40000", "--seed", "7"],
-        )
-        .output()
-        .expect("shop create");
-    assert!(
-        created.status.success(),
-        "{}",
-        String::from_utf8_lossy(&created.stderr)
-    );
+    lab.create_shop(40_000, 7);
     lab.create_feed();
-    let mut writers = lab
-        .shop(
-            lab.source_port(),
-            &[
-                "write",
-                "--writers",
-                "4",
-                "--seconds",
-                "600",
-                "--rate",
-                "400",
-            ],
-        )
-        .spawn()
-        .expect("shop write");
+    let mut writers = lab.start_writers(4, 400, &[]);
     for kill in 0..KILLS {
         let mut migrating = lab.start_migrate();
         // The first ones hit the start and the load, the later ones the feed.

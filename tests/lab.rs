@@ -225,6 +225,43 @@ impl Lab {
         command
     }
 
+    /// Fills the source with the tables of a shop.
+    pub fn create_shop(&self, rows: u32, seed: u32) {
+        let (rows, seed) = (rows.to_string(), seed.to_string());
+        let arguments = ["create", "--rows", &rows, "--seed", &seed];
+        let created = self.shop(self.source_port(), &arguments).output();
+        let created = created.expect("shop create");
+        let said = String::from_utf8_lossy(&created.stderr);
+        assert!(created.status.success(), "{said}");
+    }
+
+    /// Starts writers in the shop, with so many changes a second.
+    pub fn start_writers(&self, writers: u32, rate: u32, more: &[&str]) -> Child {
+        let (writers, rate) = (writers.to_string(), rate.to_string());
+        let mut arguments = vec!["write", "--seconds", "900", "--writers", &writers];
+        arguments.extend(["--rate", &rate]);
+        arguments.extend(more);
+        let writing = self.shop(self.source_port(), &arguments).spawn();
+        writing.expect("shop write")
+    }
+
+    /// Runs a check; returns its exit code and the most memory that it had, in KiB.
+    pub fn check_measured(&self) -> (Option<i32>, u64) {
+        let mut check = self
+            .rowproof(&["check", "--json"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("rowproof check");
+        let mut peak = 0;
+        let code = wait_until("the check ends", Duration::from_secs(240), || {
+            peak = peak.max(peak_kib(check.id()).unwrap_or(0));
+            let ended = check.try_wait().expect("a child");
+            ended.map(|status| status.code())
+        });
+        (code, peak)
+    }
+
     /// Checks and asserts that every table is equal.
     pub fn assert_check_equal(&self) {
         let check = self.run(&["check", "--json"]);
@@ -309,6 +346,16 @@ impl Migrating {
             .map(|status| status.code().unwrap_or(-1))
     }
 
+    /// Waits until it has loaded and follows the feed.
+    pub fn wait_until_it_follows(&mut self) {
+        wait_until("it follows", Duration::from_secs(300), || {
+            if let Some(code) = self.ended() {
+                panic!("it ended with {code}:\n{}", self.log());
+            }
+            self.log().contains("follow").then_some(())
+        });
+    }
+
     /// Waits for it to end by itself.
     pub fn wait(&mut self, patience: Duration) -> i32 {
         wait_until("migrate ends", patience, || self.ended())
@@ -377,6 +424,15 @@ pub async fn texts(connection: &mut MySqlConnection, sql: &str) -> Vec<Vec<Optio
     rows.iter()
         .map(|row| (0..row.len()).map(|column| cell(row, column)).collect())
         .collect()
+}
+
+/// Returns the most memory that a process has had, in KiB.
+pub fn peak_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Returns the repository's directory.

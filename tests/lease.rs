@@ -1,6 +1,6 @@
 //! One writer at a time, and no foreign state directory.
 
-use crate::lab::{Lab, run, texts, wait_until};
+use crate::lab::{Lab, run, texts};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,10 +18,8 @@ async fn following(lab: &Lab) -> crate::lab::Migrating {
     )
     .await;
     lab.create_feed();
-    let migrating = lab.start_migrate();
-    wait_until("the page answers", PATIENCE, || {
-        migrating.log().contains("follow").then_some(())
-    });
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
     migrating
 }
 

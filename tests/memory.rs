@@ -1,9 +1,8 @@
 //! Memory is bounded whatever the table.
 
-use crate::lab::{Lab, run, wait_until};
+use crate::lab::{Lab, peak_kib, run, wait_until};
 use crate::plain_sql::assert_same_rows;
 use sqlx::mysql::MySqlConnection;
-use std::process::Stdio;
 use std::time::Duration;
 
 /// The bound of the whole program, in KiB.
@@ -23,28 +22,10 @@ async fn inv_8_a_large_table_is_loaded_and_checked_in_bounded_memory() {
     fill(&mut source, DOUBLINGS).await;
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", Duration::from_secs(240), || {
-        if let Some(code) = migrating.ended() {
-            panic!("it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     let peak = peak_kib(migrating.pid()).expect("the migration runs");
     assert!(peak < RESIDENT_MAX_KIB, "migrate took {peak} KiB");
-    let mut check = lab
-        .rowproof(&["check", "--json"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("rowproof check");
-    let mut peak = 0;
-    let code = wait_until("the check ends", Duration::from_secs(240), || {
-        peak = peak.max(peak_kib(check.id()).unwrap_or(0));
-        check
-            .try_wait()
-            .expect("a child")
-            .map(|status| status.code())
-    });
+    let (code, peak) = lab.check_measured();
     assert_eq!(code, Some(0));
     assert!(
         (1..RESIDENT_MAX_KIB).contains(&peak),
@@ -76,9 +57,7 @@ async fn inv_8_a_large_transaction_is_followed_in_bounded_memory() {
     fill(&mut source, DOUBLINGS_OF_TRANSACTION).await;
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", Duration::from_secs(240), || {
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     // Every key is left and taken by another row, in one transaction.
     let change = "UPDATE t SET body = CONCAT('y', body), id = id + 1 ORDER BY id DESC";
     run(&mut source, change).await;
@@ -96,13 +75,4 @@ async fn inv_8_a_large_transaction_is_followed_in_bounded_memory() {
     assert!(peak < RESIDENT_MAX_KIB, "following took {peak} KiB");
     assert_same_rows(&lab).await;
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());
-}
-
-/// Reads the highest resident memory that a process has had; none when it has ended.
-pub fn peak_kib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }

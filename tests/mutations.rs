@@ -2,10 +2,9 @@
 //!
 //! The cases are data: fixtures/mutations, whose README says what the fields mean.
 
-use crate::lab::{Lab, repository, run, try_run, wait_until};
+use crate::lab::{Lab, repository, run, try_run};
 use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// How many corruptions and harmless differences the corpus must have at least.
 const CORRUPTIONS_MIN: usize = 60;
@@ -118,12 +117,7 @@ async fn every_mutation_is_found_and_named_and_nothing_harmless_is() {
     }
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", Duration::from_secs(300), || {
-        if let Some(code) = migrating.ended() {
-            panic!("it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     lab.assert_check_equal();
 
     run(&mut target, &format!("USE {}", lab.database)).await;

@@ -7,7 +7,7 @@ mod roads;
 mod table;
 mod text;
 
-use crate::lab::{Lab, run, wait_until};
+use crate::lab::{Lab, run};
 use crate::plain_sql::assert_same_rows;
 use fastrand::Rng;
 use std::time::{Duration, Instant};
@@ -73,12 +73,7 @@ async fn round(seed: u64) {
     }
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", Duration::from_secs(120), || {
-        if let Some(code) = migrating.ended() {
-            panic!("seed {seed}: it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     for table in &mut tables {
         for sql in table.change(&mut rng) {
             run(&mut source, &sql).await;

@@ -24,12 +24,7 @@ const POLICIES: &str = r#"
 "#;
 
 fn follow(migrating: &mut crate::lab::Migrating) {
-    wait_until("it follows", Duration::from_secs(120), || {
-        if let Some(code) = migrating.ended() {
-            panic!("it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,6 @@
 //! Tables that have another name on the target, and tables of which only some rows take part.
 
-use crate::lab::{Lab, run, texts, wait_until};
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::lab::{Lab, run, texts};
 
 /// Prepares two tables, one of them routed and filtered.
 async fn prepared(name: &str) -> Lab {
@@ -47,10 +44,8 @@ async fn rows_come_into_a_filter_and_leave_it_and_tables_go_where_routes_say() {
     let lab = prepared("routes").await;
     let mut source = lab.source().await;
     run(&mut source, &format!("USE {}", lab.database)).await;
-    let migrating = lab.start_migrate();
-    wait_until("it follows", PATIENCE, || {
-        migrating.log().contains("follow").then_some(())
-    });
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
     for sql in [
         "UPDATE orders SET region = 'US' WHERE id = 1",
         "UPDATE orders SET region = 'EU' WHERE id = 2",

@@ -1,12 +1,9 @@
 //! Definitions: what a table can be on TiDB is made on OceanBase, filled by load and by feed, and
 //! compared by plain SQL and by what the two servers say of it.
 
-use crate::lab::{Lab, Migrating, USER, run, texts, try_run, wait_until};
+use crate::lab::{Lab, Migrating, USER, run, texts, try_run};
 use crate::plain_sql::assert_same_rows;
 use sqlx::mysql::MySqlConnection;
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A table of each kind with rows for the load, and statements for the feed.
 const TABLES: &[(&str, &[&str])] = &[
@@ -167,12 +164,7 @@ fn name_of(create: &str) -> String {
 
 pub fn follow(lab: &Lab) -> Migrating {
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", PATIENCE, || {
-        if let Some(code) = migrating.ended() {
-            panic!("it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     migrating
 }
 

@@ -1,6 +1,6 @@
 //! No row value and no secret in a log, an error or a metric.
 
-use crate::lab::{Lab, PASSWORD, run, wait_until};
+use crate::lab::{Lab, PASSWORD, run};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,9 +23,7 @@ async fn inv_7_canary_values_stay_out_of_logs_errors_and_metrics() {
     .await;
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", Duration::from_secs(60), || {
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     let metrics = http(&lab, "/metrics");
     assert!(metrics.contains("rowproof_"), "{metrics}");
     assert!(!metrics.contains(CANARY) && !metrics.contains(PASSWORD));

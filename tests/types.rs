@@ -1,8 +1,7 @@
 //! Every plain column type, by both roads: as loaded, and as followed.
 
-use crate::lab::{Lab, run, texts, wait_until};
+use crate::lab::{Lab, run, texts};
 use crate::plain_sql::assert_same_rows;
-use std::time::Duration;
 
 /// Each type with values that a careless road would change.
 const TYPES: &[(&str, &[&str])] = &[
@@ -129,12 +128,7 @@ async fn every_plain_type_survives_load_and_feed() {
     }
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    wait_until("it follows", Duration::from_secs(120), || {
-        if let Some(code) = migrating.ended() {
-            panic!("it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
+    migrating.wait_until_it_follows();
     // Every row once more through the feed: inserted under a new key, updated, and deleted.
     for (name, _, _) in tables() {
         for sql in [

@@ -1,8 +1,7 @@
 //! The page of a running migration.
 
-use crate::lab::{Lab, run, wait_until};
+use crate::lab::{Lab, run};
 use std::process::Command;
-use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_answers_this_machine_only_and_shows_what_differs() {
@@ -20,10 +19,8 @@ async fn the_page_answers_this_machine_only_and_shows_what_differs() {
     )
     .await;
     lab.create_feed();
-    let migrating = lab.start_migrate();
-    wait_until("it follows", Duration::from_secs(60), || {
-        migrating.log().contains("follow").then_some(())
-    });
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
     lab.assert_check_equal();
     assert_eq!(get(&lab, "/healthz", None).0, 200);
     let (code, status) = get(&lab, "/api/v1/status", None);

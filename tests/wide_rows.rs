@@ -1,10 +1,8 @@
 //! Rows of any size, and any number of them where none was expected, in bounded memory.
 
-use crate::lab::{Lab, Migrating, run, wait_until};
-use crate::memory::{RESIDENT_MAX_KIB, peak_kib};
+use crate::lab::{Lab, peak_kib, run};
+use crate::memory::RESIDENT_MAX_KIB;
 use crate::plain_sql::assert_same_rows;
-use std::process::Stdio;
-use std::time::Duration;
 
 /// The bytes of the largest row.
 const LARGE: u32 = 20 << 20;
@@ -49,7 +47,7 @@ async fn inv_8_rows_of_twenty_mebibytes_are_loaded_followed_and_checked() {
     }
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    follows(&mut migrating);
+    migrating.wait_until_it_follows();
     run(
         &mut source,
         &format!("INSERT INTO wide VALUES {}", row(3_000)),
@@ -95,10 +93,10 @@ async fn inv_8_rows_that_are_suddenly_large_cut_their_chunk_short() {
     .await;
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    follows(&mut migrating);
+    migrating.wait_until_it_follows();
     let peak = peak_kib(migrating.pid()).expect("the migration runs");
     assert!(peak < RESIDENT_MAX_KIB, "migrate took {peak} KiB");
-    let (code, peak) = check(&lab);
+    let (code, peak) = lab.check_measured();
     assert_eq!(code, Some(0));
     assert!(peak < RESIDENT_MAX_KIB, "check took {peak} KiB");
     assert_same_rows(&lab).await;
@@ -126,7 +124,7 @@ async fn inv_8_a_crowd_of_rows_that_only_the_target_has_is_counted_in_bounded_me
     }
     lab.create_feed();
     let mut migrating = lab.start_migrate();
-    follows(&mut migrating);
+    migrating.wait_until_it_follows();
     run(&mut target, &format!("USE {}", lab.database)).await;
     for key in ["1000000", "CONCAT('1', CHAR(1), 1000000"] {
         let (name, close) = match key {
@@ -153,7 +151,7 @@ async fn inv_8_a_crowd_of_rows_that_only_the_target_has_is_counted_in_bounded_me
             run(&mut target, &sql).await;
         }
     }
-    let (code, peak) = check(&lab);
+    let (code, peak) = lab.check_measured();
     assert_eq!(code, Some(1));
     assert!(peak < RESIDENT_MAX_KIB, "check took {peak} KiB");
     let status = lab.run(&["status", "--json"]);
@@ -171,32 +169,4 @@ async fn inv_8_a_crowd_of_rows_that_only_the_target_has_is_counted_in_bounded_me
 async fn allow_large_packets(lab: &Lab) {
     let mut target = lab.target().await;
     run(&mut target, "SET GLOBAL max_allowed_packet = 134217728").await;
-}
-
-fn follows(migrating: &mut Migrating) {
-    wait_until("it follows", Duration::from_secs(240), || {
-        if let Some(code) = migrating.ended() {
-            panic!("it ended with {code}:\n{}", migrating.log());
-        }
-        migrating.log().contains("follow").then_some(())
-    });
-}
-
-/// Runs a check; returns its exit code and the most memory that it had, in KiB.
-fn check(lab: &Lab) -> (Option<i32>, u64) {
-    let mut check = lab
-        .rowproof(&["check", "--json"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("rowproof check");
-    let mut peak = 0;
-    let code = wait_until("the check ends", Duration::from_secs(240), || {
-        peak = peak.max(peak_kib(check.id()).unwrap_or(0));
-        check
-            .try_wait()
-            .expect("a child")
-            .map(|status| status.code())
-    });
-    (code, peak)
 }

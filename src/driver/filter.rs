@@ -1,14 +1,16 @@
 //! Rows of which only some take part: the source says which, at the fence that is to be made.
 
+use super::chunk_read::cell_failure;
 use crate::apply::lookup_condition;
 use crate::database::{Session, source_scan};
 use crate::engine::Follow;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::feed::{CommitTs, FoldedRow, FoldedTable};
 use crate::row::{Canonical, Cells, Rows};
 use std::collections::HashMap;
 
-/// How many keys one query looks up.
+/// How many keys one query looks up. Their rows are as large as the images that the feed sent of
+/// them, which a part's bound counts already (INV-8).
 const KEYS_PER_QUERY: usize = 500;
 
 /// Replaces the images of rows in tables with a filter by what the filter shows of them on the
@@ -51,10 +53,7 @@ async fn read_table(source: &mut Session, folded: &mut FoldedTable, at: CommitTs
     let mut canonical = Canonical::new();
     let mut key_of = |key: &[u8]| match canonical.row(kinds, key) {
         Ok(key) => Ok(key.to_vec()),
-        Err(error) => Err(Error::new(
-            ErrorKind::Rejected,
-            format!("table {}: {error}", table.name),
-        )),
+        Err(error) => Err(cell_failure(table, error)),
     };
     for rows in folded.rows.chunks_mut(KEYS_PER_QUERY) {
         let condition = lookup_condition(table, rows.iter().map(|row| row.key.as_slice()));

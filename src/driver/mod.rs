@@ -10,12 +10,12 @@ mod lease;
 mod link;
 mod load;
 mod migrate;
+mod parted;
 mod policy;
 mod precheck;
 mod prove;
 mod repair;
 mod schema;
-mod spill;
 mod status;
 mod whole;
 

@@ -5,6 +5,7 @@ use super::copies::{Adjustment, Wanted};
 use super::follow::APPLIER_SLOT;
 use super::link::Links;
 use crate::apply::{delete_keys, insert_rows, lookup_condition};
+use crate::chunk::CHUNK_BYTES_MAX;
 use crate::database::{
     FollowedRow, Record, Select, Session, newest_fence, source_scan, target_scan,
 };
@@ -186,9 +187,14 @@ impl Repair<'_> {
         let on_source = |condition: &str| source_scan(table, Some(condition));
         let on_target = |condition: &str| target_scan(table, Some(condition), None);
         let mut differing: Vec<Vec<u8>> = Vec::new();
-        for some in keys.chunks(KEYS_AT_ONCE) {
+        let mut groups: Vec<&[&[u8]]> = keys.chunks(KEYS_AT_ONCE).collect();
+        while let Some(some) = groups.pop() {
             let source_rows = rows_of(source, table, some, on_source).await?;
             let target_rows = rows_of(target, table, some, on_target).await?;
+            let (Some(source_rows), Some(target_rows)) = (source_rows, target_rows) else {
+                groups.extend(halves(some));
+                continue;
+            };
             let comparison = compare(table, &self.key, &source_rows, &target_rows)
                 .map_err(|error| cell_failure(table, error))?;
             differing.extend(comparison.differences.into_iter().map(|found| found.key));
@@ -198,8 +204,12 @@ impl Repair<'_> {
             target.execute(statement).await?;
         }
         if pass == Pass::Mend {
-            for some in differing.chunks(KEYS_AT_ONCE) {
-                let rows = rows_of(source, table, some, on_source).await?;
+            let mut groups: Vec<&[&[u8]]> = differing.chunks(KEYS_AT_ONCE).collect();
+            while let Some(some) = groups.pop() {
+                let Some(rows) = rows_of(source, table, some, on_source).await? else {
+                    groups.extend(halves(some));
+                    continue;
+                };
                 for statement in insert_rows(table, rows.iter()) {
                     target.execute(statement).await?;
                 }
@@ -240,17 +250,40 @@ impl Repair<'_> {
     }
 }
 
-/// Reads the rows with exactly these packed keys by a query that looks for them.
+fn halves<'k, 'a>(keys: &'k [&'a [u8]]) -> [&'k [&'a [u8]]; 2] {
+    let (left, right) = keys.split_at(keys.len() / 2);
+    [left, right]
+}
+
+/// Reads the rows with exactly these packed keys by a query that looks for them; none if there are
+/// more bytes than are held at once (INV-8), and more keys than one.
 async fn rows_of(
     session: &mut Session,
     table: &Table,
     keys: &[&[u8]],
     query: impl Fn(&str) -> Select,
-) -> Result<Rows> {
+) -> Result<Option<Rows>> {
     let mut rows = Rows::new();
     let condition = lookup_condition(table, keys.iter().copied());
-    session.scan(query(&condition), &mut rows).await?;
-    retain_keys(table, rows, keys).map_err(|error| cell_failure(table, error))
+    let most = if keys.len() > 1 {
+        CHUNK_BYTES_MAX
+    } else {
+        usize::MAX
+    };
+    let mut scan = session.open_scan(query(&condition));
+    let fits = scan.fill(&mut rows, most).await?;
+    let mut whole = fits;
+    while !whole {
+        // To leave the rest unread would cost the connection, and with it the transaction.
+        rows.clear();
+        whole = scan.fill(&mut rows, most).await?;
+    }
+    drop(scan);
+    if !fits {
+        return Ok(None);
+    }
+    let exact = retain_keys(table, rows, keys).map_err(|error| cell_failure(table, error))?;
+    Ok(Some(exact))
 }
 
 /// Begins a transaction in which the applier can commit nothing, with the target at a fence, and

@@ -3,7 +3,7 @@
 use super::chunk_read::{Findings, Moment, cell_failure};
 use super::link::Links;
 use super::migrate::panicked;
-use super::spill::Spill;
+use super::parted::Parted;
 use crate::database::{Scan, source_whole, target_whole};
 use crate::error::Result;
 use crate::proof::{Buckets, Comparison, DifferingBuckets, RowHasher, Tally};
@@ -53,7 +53,7 @@ pub async fn compare_whole(
         collect(on_source, table, key, &differing, dir),
         collect(on_target, table, key, &differing, dir)
     );
-    let found = compare_spills(source?, target?, table, key, findings).await?;
+    let found = compare_parts(source?, target?, table, key, findings).await?;
     tally.missing = found.missing;
     tally.extra = found.extra;
     tally.changed = found.changed;
@@ -65,9 +65,9 @@ pub async fn compare_whole(
     Ok(tally)
 }
 
-async fn compare_spills(
-    source: Spill,
-    target: Spill,
+async fn compare_parts(
+    source: Parted,
+    target: Parted,
     table: &Arc<Table>,
     key: &DigestKey,
     findings: &Findings<'_>,
@@ -75,7 +75,7 @@ async fn compare_spills(
     let (send, mut receive) = mpsc::channel::<Comparison>(1);
     let (there, key) = (Arc::clone(table), key.clone());
     let comparing = tokio::task::spawn_blocking(move || {
-        Spill::compare(source, target, &there, &key, &mut |comparison| {
+        Parted::compare(source, target, &there, &key, &mut |comparison| {
             // When nobody receives any more, the error that made it so is reported there.
             let _ = send.blocking_send(comparison);
             Ok(())
@@ -119,16 +119,16 @@ async fn collect(
     key: &DigestKey,
     differing: &Arc<DifferingBuckets>,
     dir: &Path,
-) -> Result<Spill> {
-    let mut state = (Spill::new(dir), RowHasher::new(table, key), Rows::new());
+) -> Result<Parted> {
+    let mut state = (Parted::new(dir), RowHasher::new(table, key), Rows::new());
     loop {
         let whole = scan.fill(&mut state.2, PIECE_BYTES).await?;
         let (there, differing) = (Arc::clone(table), Arc::clone(differing));
         state = aside(move || {
-            let (mut spill, mut hasher, mut rows) = state;
-            spill.add(&there, &mut hasher, &differing, &rows)?;
+            let (mut parted, mut hasher, mut rows) = state;
+            parted.add(&there, &mut hasher, &differing, &rows)?;
             rows.clear();
-            Ok((spill, hasher, rows))
+            Ok((parted, hasher, rows))
         })
         .await?;
         if whole {

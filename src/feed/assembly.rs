@@ -125,8 +125,8 @@ fn distinct(ddls: Vec<(Position, Ddl)>) -> Vec<Ddl> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::backlog::testing::spill;
     use super::super::open_protocol::tests::{ddl, row};
-    use super::super::spool::testing::spill;
     use super::*;
 
     fn timestamps(stretch: &mut Stretch) -> Vec<CommitTs> {

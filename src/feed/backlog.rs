@@ -1,10 +1,20 @@
 //! Rows of the feed that wait: in memory and, beyond its bound, on disk.
 
-use super::{CommitTs, RowChange, Spill, Spool};
+use super::{CommitTs, RowChange};
 use crate::error::{Error, ErrorKind, Result};
-use crate::row::Cells;
+use crate::row::{Cells, Spool};
 use crate::schema::TableName;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// Where rows go that do not fit into memory, and how many bytes do.
+#[derive(Clone, Debug)]
+pub struct Spill {
+    /// The directory, which must exist.
+    pub dir: PathBuf,
+    /// The bytes of rows that may be held in memory at once (INV-8).
+    pub memory_bytes: usize,
+}
 
 /// Where a message stood in the feed.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +151,7 @@ impl Backlog {
 impl Run {
     fn write(spill: &Spill, rows: &[(Position, RowChange)], bytes: usize) -> Result<Run> {
         let mut run = Run {
-            spool: Spool::new(spill)?,
+            spool: Spool::new(&spill.dir)?,
             bytes,
             least: CommitTs::MAX,
             most: 0,
@@ -170,8 +180,8 @@ impl Run {
     }
 
     fn for_each(&mut self, mut see: impl FnMut(Position, RowChange) -> Result<()>) -> Result<()> {
-        self.spool.for_each(|cells| {
-            let (position, row) = unpacked(cells).ok_or_else(damaged)?;
+        self.spool.for_each(|row| {
+            let (position, row) = unpacked(Cells::of(row)).ok_or_else(damaged)?;
             see(position, row)
         })
     }
@@ -195,9 +205,22 @@ pub(super) fn damaged() -> Error {
 }
 
 #[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    /// A place for tests, with so little memory that almost everything goes to disk.
+    pub fn spill(memory_bytes: usize) -> Spill {
+        Spill {
+            dir: std::env::temp_dir(),
+            memory_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::super::open_protocol::tests::row;
-    use super::super::spool::testing::spill;
+    use super::testing::spill;
     use super::*;
 
     fn timestamps(backlog: &mut Backlog) -> Vec<CommitTs> {

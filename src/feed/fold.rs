@@ -1,9 +1,9 @@
 //! Folding a stretch of changes to the last image of each key.
 
 use super::part::{LastImages, Step};
-use super::{Backlog, CommitTs, FoldedRow, Part, RowChange, Spool, packed_row};
+use super::{Backlog, CommitTs, FoldedRow, Part, RowChange, packed_row};
 use crate::error::Result;
-use crate::row::{Canonical, Cells, Kind, Rows};
+use crate::row::{Canonical, Cells, Kind, Rows, Spool};
 use crate::schema::{Table, TableName};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -102,7 +102,7 @@ impl Folding {
         let steps = match parts {
             1 => Steps::Memory(LastImages::new(tables.len())),
             parts => {
-                let spools = (0..parts.min(PARTS_MAX)).map(|_| Spool::new(spill));
+                let spools = (0..parts.min(PARTS_MAX)).map(|_| Spool::new(&spill.dir));
                 Steps::Disk(spools.collect::<Result<_>>()?)
             }
         };
@@ -215,8 +215,8 @@ impl Keyed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::backlog::testing::spill;
     use super::super::open_protocol::tests::change;
-    use super::super::spool::testing::spill;
     use super::super::{FoldedTable, Position};
     use super::*;
     use crate::schema::testing::integer_table;

@@ -6,16 +6,14 @@ mod fold;
 mod image;
 mod open_protocol;
 mod part;
-mod spool;
 mod watermark;
 
 pub use assembly::{Assembly, Stretch};
-pub use backlog::{Backlog, Position};
+pub use backlog::{Backlog, Position, Spill};
 pub use fold::{FoldError, Folded, fold};
 pub use image::packed_row;
 pub use open_protocol::{ColumnValue, Ddl, Image, Images, Message, RowChange, decode};
 pub use part::{FoldedRow, FoldedTable, Part};
-pub use spool::{Spill, Spool};
 pub use watermark::Watermarks;
 
 /// A TiDB timestamp (TSO): milliseconds since the epoch in the upper 46 bits, a counter in the
@@ -30,6 +28,6 @@ pub fn physical_ms(ts: CommitTs) -> u64 {
 /// Messages and places for unit tests.
 #[cfg(test)]
 pub mod testing {
+    pub use super::backlog::testing::spill;
     pub use super::open_protocol::tests::{change, ddl};
-    pub use super::spool::testing::spill;
 }

@@ -1,9 +1,9 @@
 //! What a stretch did to each key, in parts that fit into memory.
 
+use super::CommitTs;
 use super::backlog::damaged;
-use super::{CommitTs, Spool};
 use crate::error::Result;
-use crate::row::Cells;
+use crate::row::{Cells, Spool};
 use crate::schema::Table;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -59,8 +59,8 @@ impl Part {
             Content::Memory(tables) => Ok(Cow::Borrowed(tables)),
             Content::Disk(steps, tables) => {
                 let mut images = LastImages::new(tables.len());
-                steps.for_each(|cells| {
-                    let (table, step) = Step::unpacked(cells).ok_or_else(damaged)?;
+                steps.for_each(|row| {
+                    let (table, step) = Step::unpacked(Cells::of(row)).ok_or_else(damaged)?;
                     images.add(table, step);
                     Ok(())
                 })?;

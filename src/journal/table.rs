@@ -48,35 +48,6 @@ impl Journal {
         digest: &str,
         w: CommitTs,
     ) -> Result<()> {
-        self.put_table(table, found_by, verdict, counts, digest, w)
-            .await
-    }
-
-    /// Withdraws a table's verdict: at timestamp `w` something happened that was not proven. A
-    /// verdict that was earned later stays.
-    pub async fn withdraw(
-        &self,
-        name: &TableName,
-        w: CommitTs,
-        reason: Reason,
-        detail: &str,
-    ) -> Result<()> {
-        let model = self.table_model(name).await?;
-        let table = model.unwrap_or_else(|| Table::unknown(name.clone()));
-        let verdict = Verdict::unproven(reason, detail);
-        self.put_table(&table, FoundBy::Batch, &verdict, Counts::default(), "", w)
-            .await
-    }
-
-    async fn put_table(
-        &self,
-        table: &Table,
-        found_by: FoundBy,
-        verdict: &Verdict,
-        counts: Counts,
-        digest: &str,
-        w: CommitTs,
-    ) -> Result<()> {
         sqlx::query(
             "INSERT INTO table_proof
              (table_schema, table_name, verdict, counts, digest, found_by, at_ms, model, w)
@@ -100,6 +71,22 @@ impl Journal {
         .await
         .map_err(failure)?;
         Ok(())
+    }
+
+    /// Withdraws a table's verdict: at timestamp `w` something happened that was not proven. A
+    /// verdict that was earned later stays.
+    pub async fn withdraw(
+        &self,
+        name: &TableName,
+        w: CommitTs,
+        reason: Reason,
+        detail: &str,
+    ) -> Result<()> {
+        let model = self.table_model(name).await?;
+        let table = model.unwrap_or_else(|| Table::unknown(name.clone()));
+        let verdict = Verdict::unproven(reason, detail);
+        self.set_table(&table, FoundBy::Batch, &verdict, Counts::default(), "", w)
+            .await
     }
 
     /// Forgets everything that an earlier migration with this state directory left: its chunks and

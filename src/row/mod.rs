@@ -11,6 +11,7 @@ mod json;
 mod kind;
 mod packed;
 mod policy;
+mod spool;
 mod sum;
 mod varint;
 
@@ -20,4 +21,5 @@ pub use hex::{hex, unhex};
 pub use kind::{Kind, Temporal};
 pub use packed::{Cells, Rows};
 pub use policy::Policy;
+pub use spool::Spool;
 pub use sum::Sum;

@@ -1,22 +1,14 @@
 //! Rows on disk, when they do not fit into memory.
 
+use super::Rows;
 use crate::error::{Error, ErrorKind, Result};
-use crate::row::{Cells, Rows};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
-use std::path::PathBuf;
-
-/// Where rows go that do not fit into memory, and how many bytes do.
-#[derive(Clone, Debug)]
-pub struct Spill {
-    /// The directory, which must exist. The files in it have no names: they are gone with the
-    /// process, however it ends.
-    pub dir: PathBuf,
-    /// The bytes of rows that may be held in memory at once (INV-8).
-    pub memory_bytes: usize,
-}
+use std::path::Path;
 
 /// A file of packed rows that is written once and may be read several times.
+///
+/// It has no name: it is gone with the process, however that ends.
 #[derive(Debug)]
 pub struct Spool {
     file: BufWriter<File>,
@@ -25,12 +17,12 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Makes an empty one.
+    /// Makes an empty one in a directory, which must exist.
     ///
     /// # Errors
     /// If no file can be made.
-    pub fn new(spill: &Spill) -> Result<Spool> {
-        let file = tempfile::tempfile_in(&spill.dir).map_err(|error| disk(&error))?;
+    pub fn new(dir: &Path) -> Result<Spool> {
+        let file = tempfile::tempfile_in(dir).map_err(|error| disk(&error))?;
         Ok(Spool {
             file: BufWriter::new(file),
             rows: 0,
@@ -43,9 +35,19 @@ impl Spool {
     /// # Errors
     /// If it cannot be written, for example because the disk is full.
     pub fn push<'a>(&mut self, cells: impl IntoIterator<Item = Option<&'a [u8]>>) -> Result<()> {
-        self.scratch.clear();
-        self.scratch.push_row(cells);
-        let row = self.scratch.packed(0);
+        let mut row = std::mem::take(&mut self.scratch);
+        row.clear();
+        row.push_row(cells);
+        let pushed = self.push_packed(row.packed(0));
+        self.scratch = row;
+        pushed
+    }
+
+    /// Appends a row that is already packed.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn push_packed(&mut self, row: &[u8]) -> Result<()> {
         let length = (row.len() as u64).to_le_bytes();
         let written = self.file.write_all(&length);
         written
@@ -60,11 +62,11 @@ impl Spool {
         self.rows
     }
 
-    /// Calls `take` with the cells of each row, in the order in which they were written.
+    /// Calls `take` with each packed row, in the order in which they were written.
     ///
     /// # Errors
     /// If the file cannot be read, or with the first error of `take`.
-    pub fn for_each(&mut self, mut take: impl FnMut(Cells<'_>) -> Result<()>) -> Result<()> {
+    pub fn for_each(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.file.flush().map_err(|error| disk(&error))?;
         let file = self.file.get_mut();
         file.rewind().map_err(|error| disk(&error))?;
@@ -72,7 +74,7 @@ impl Spool {
         let mut row = Vec::new();
         for _ in 0..self.rows {
             read_row(&mut reader, &mut row).map_err(|error| disk(&error))?;
-            take(Cells::of(&row))?;
+            take(&row)?;
         }
         // What is pushed later must not overwrite what was read.
         let file = self.file.get_mut();
@@ -93,7 +95,7 @@ fn disk(error: &io::Error) -> Error {
     Error::new(
         ErrorKind::Refused,
         format!(
-            "changes that do not fit into memory cannot be kept on disk: {}",
+            "rows that do not fit into memory cannot be kept on disk: {}",
             error.kind()
         ),
     )
@@ -101,27 +103,15 @@ fn disk(error: &io::Error) -> Error {
 }
 
 #[cfg(test)]
-pub mod testing {
-    use super::*;
-
-    /// A place for tests, with so little memory that almost everything goes to disk.
-    pub fn spill(memory_bytes: usize) -> Spill {
-        Spill {
-            dir: std::env::temp_dir(),
-            memory_bytes,
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
+    use super::super::Cells;
     use super::*;
 
     fn texts(spool: &mut Spool) -> Vec<Vec<Option<String>>> {
         let mut rows = Vec::new();
         let text = |cell: &[u8]| String::from_utf8(cell.to_vec()).expect("text");
-        let read = spool.for_each(|cells| {
-            rows.push(cells.map(|cell| cell.map(text)).collect());
+        let read = spool.for_each(|row| {
+            rows.push(Cells::of(row).map(|cell| cell.map(text)).collect());
             Ok(())
         });
         read.expect("a readable file");
@@ -130,7 +120,7 @@ mod tests {
 
     #[test]
     fn rows_come_back_as_often_as_they_are_read_and_more_may_follow() {
-        let mut spool = Spool::new(&testing::spill(0)).expect("a file");
+        let mut spool = Spool::new(&std::env::temp_dir()).expect("a file");
         spool.push([Some(b"a".as_slice()), None]).expect("room");
         let first = vec![Some("a".to_owned()), None];
         assert_eq!(texts(&mut spool), std::slice::from_ref(&first));
@@ -143,11 +133,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_written_is_an_error_that_says_so() {
-        let spill = Spill {
-            dir: PathBuf::from("/nonexistent"),
-            memory_bytes: 0,
-        };
-        let error = Spool::new(&spill).expect_err("no such directory");
+        let error = Spool::new(Path::new("/nonexistent")).expect_err("no such directory");
         assert!(error.to_string().contains("state directory"), "{error}");
     }
 }

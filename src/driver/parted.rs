@@ -1,18 +1,14 @@
 //! Rows that wait to be compared, on disk when they are many.
 
 use super::chunk_read::cell_failure;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::proof::{
     Comparison, Counted, DifferingBuckets, RowHasher, compare, compare_copies, part_of,
 };
-use crate::row::{DigestKey, Rows};
+use crate::row::{DigestKey, Rows, Spool};
 use crate::schema::Table;
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Into how many parts rows are cut by the hash of their keys, and each part that is still too large
 /// again.
@@ -29,28 +25,28 @@ const COMPARED_BYTES: u64 = 16 << 20;
 
 /// The rows of one side, cut into parts by the hash of their keys.
 #[derive(Debug)]
-pub struct Spill {
+pub struct Parted {
     dir: PathBuf,
     level: usize,
     parts: Vec<Part>,
 }
 
-/// What waits of one part: its newest rows in memory, the others in a file without a name.
+/// What waits of one part: its newest rows in memory, the others on disk.
 #[derive(Debug, Default)]
 struct Part {
     rows: Rows,
-    file: Option<File>,
+    older: Option<Spool>,
     bytes: u64,
 }
 
-impl Spill {
-    /// Makes an empty spill whose files lie in a directory.
-    pub fn new(dir: &Path) -> Spill {
-        Spill::at(dir, 0)
+impl Parted {
+    /// Makes an empty one whose files lie in a directory.
+    pub fn new(dir: &Path) -> Parted {
+        Parted::at(dir, 0)
     }
 
-    fn at(dir: &Path, level: usize) -> Spill {
-        Spill {
+    fn at(dir: &Path, level: usize) -> Parted {
+        Parted {
             dir: dir.to_owned(),
             level,
             parts: (0..PARTS).map(|_| Part::default()).collect(),
@@ -79,8 +75,8 @@ impl Spill {
 
     /// Compares the rows of both sides part by part and hands what was found to `found`.
     pub fn compare(
-        source: Spill,
-        target: Spill,
+        source: Parted,
+        target: Parted,
         table: &Arc<Table>,
         key: &DigestKey,
         found: &mut impl FnMut(Comparison) -> Result<()>,
@@ -94,7 +90,7 @@ impl Spill {
                 found(compared.map_err(|error| cell_failure(table, error))?)?;
             } else if level + 1 < LEVELS {
                 let cut = |part: Part| part.cut(&dir, level + 1, table, key);
-                Spill::compare(cut(left)?, cut(right)?, table, key, found)?;
+                Parted::compare(cut(left)?, cut(right)?, table, key, found)?;
             } else {
                 found(compare_crowds(left, right, table, key)?)?;
             }
@@ -117,12 +113,7 @@ fn compare_crowds(
         let mut hasher = RowHasher::new(table, key);
         let mut count = |part: Part| {
             let mut counted = Counted::default();
-            part.read(|rows| {
-                counted
-                    .add(&mut hasher, rows)
-                    .map_err(failed)
-                    .map(|()| true)
-            })?;
+            part.read(|rows| counted.add(&mut hasher, rows).map_err(failed))?;
             Ok::<_, Error>(counted)
         };
         return Ok(compare_copies(&count(source)?, &count(target)?));
@@ -130,8 +121,10 @@ fn compare_crowds(
     let first = |part: Part| {
         let mut first = Rows::new();
         part.read(|rows| {
-            rows.iter().for_each(|row| first.push_packed(row));
-            Ok((first.byte_len() as u64) < COMPARED_BYTES / 2)
+            if (first.byte_len() as u64) < COMPARED_BYTES / 2 {
+                rows.iter().for_each(|row| first.push_packed(row));
+            }
+            Ok(())
         })?;
         Ok::<_, Error>(first)
     };
@@ -143,110 +136,62 @@ impl Part {
         self.rows.push_packed(row);
         self.bytes += row.len() as u64;
         if self.rows.byte_len() > PART_BYTES {
-            self.write(dir).map_err(|error| file_failure(dir, &error))?;
+            if self.older.is_none() {
+                self.older = Some(Spool::new(dir)?);
+            }
+            let older = self.older.as_mut().expect("it was just made");
+            self.rows
+                .iter()
+                .try_for_each(|row| older.push_packed(row))?;
+            self.rows = Rows::new();
         }
         Ok(())
     }
 
-    fn write(&mut self, dir: &Path) -> std::io::Result<()> {
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => nameless_file(dir)?,
-        };
-        let mut packed = Vec::with_capacity(self.rows.byte_len() + 8 * self.rows.len());
-        for row in self.rows.iter() {
-            packed.extend_from_slice(&(row.len() as u64).to_le_bytes());
-            packed.extend_from_slice(row);
-        }
-        file.write_all(&packed)?;
-        self.file = Some(file);
-        self.rows = Rows::new();
-        Ok(())
-    }
-
-    /// Hands all rows to `take`, piece by piece, until it says that it has enough.
-    fn read(self, mut take: impl FnMut(&Rows) -> Result<bool>) -> Result<()> {
-        let failed = |error: std::io::Error| file_failure(Path::new("the state directory"), &error);
-        if let Some(mut file) = self.file {
-            file.seek(SeekFrom::Start(0)).map_err(failed)?;
-            let mut reader = BufReader::new(file);
+    /// Hands all rows to `take`, piece by piece.
+    fn read(self, mut take: impl FnMut(&Rows) -> Result<()>) -> Result<()> {
+        if let Some(mut older) = self.older {
             let mut piece = Rows::new();
-            let mut row = Vec::new();
-            while let Some(length) = next_length(&mut reader).map_err(failed)? {
-                row.resize(length, 0);
-                reader.read_exact(&mut row).map_err(failed)?;
-                piece.push_packed(&row);
+            older.for_each(|row| {
+                piece.push_packed(row);
                 if piece.byte_len() > PART_BYTES {
-                    if !take(&piece)? {
-                        return Ok(());
-                    }
+                    take(&piece)?;
                     piece.clear();
                 }
-            }
+                Ok(())
+            })?;
             take(&piece)?;
         }
-        take(&self.rows).map(|_| ())
+        take(&self.rows)
     }
 
     fn into_rows(self) -> Result<Rows> {
-        if self.file.is_none() {
+        if self.older.is_none() {
             return Ok(self.rows);
         }
         let mut all = Rows::new();
         self.read(|rows| {
             rows.iter().for_each(|row| all.push_packed(row));
-            Ok(true)
+            Ok(())
         })?;
         Ok(all)
     }
 
     /// Cuts a part by other bits of the hash.
-    fn cut(self, dir: &Path, level: usize, table: &Table, key: &DigestKey) -> Result<Spill> {
-        let mut spill = Spill::at(dir, level);
+    fn cut(self, dir: &Path, level: usize, table: &Table, key: &DigestKey) -> Result<Parted> {
+        let mut parted = Parted::at(dir, level);
         let mut hasher = RowHasher::new(table, key);
         self.read(|rows| {
             for row in rows.iter() {
                 let key = hasher
                     .key(row)
                     .map_err(|error| cell_failure(table, error))?;
-                spill.parts[part_of(&key, level, PARTS)].push(row, dir)?;
+                parted.parts[part_of(&key, level, PARTS)].push(row, dir)?;
             }
-            Ok(true)
+            Ok(())
         })?;
-        Ok(spill)
+        Ok(parted)
     }
-}
-
-fn next_length(reader: &mut impl Read) -> std::io::Result<Option<usize>> {
-    let mut length = [0; 8];
-    match reader.read_exact(&mut length) {
-        Ok(()) => Ok(usize::try_from(u64::from_le_bytes(length)).ok()),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes a file that is gone as soon as it is closed, whatever happens to the process.
-fn nameless_file(dir: &Path) -> std::io::Result<File> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = dir.join(format!("spill-{}-{number}", std::process::id()));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
-}
-
-fn file_failure(at: &Path, error: &std::io::Error) -> Error {
-    Error::new(
-        ErrorKind::Usage,
-        format!("{}: {}", at.display(), error.kind()),
-    )
-    .advise("rows that differ wait there to be compared: make room on the disk")
 }
 
 #[cfg(test)]
@@ -273,16 +218,15 @@ mod tests {
         left.add(&mut hasher, source).expect("valid cells");
         right.add(&mut hasher, target).expect("valid cells");
         let differing = left.differing(&right);
-        let mut spilled = |rows: &Rows| {
-            let mut spill = Spill::new(&dir);
-            spill
-                .add(&table, &mut hasher, &differing, rows)
-                .expect("a spill");
-            spill
+        let mut parted = |rows: &Rows| {
+            let mut side = Parted::new(&dir);
+            side.add(&table, &mut hasher, &differing, rows)
+                .expect("a disk");
+            side
         };
-        let (source, target) = (spilled(source), spilled(target));
+        let (source, target) = (parted(source), parted(target));
         let (mut tally, mut largest) = (Tally::default(), 0);
-        Spill::compare(
+        Parted::compare(
             source,
             target,
             &table,
