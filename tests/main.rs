@@ -1,6 +1,7 @@
 //! Tests by behaviour. Those of `layers` need nothing; all others run against the real servers of a
 //! lab: set ROWPROOF_LAB_DIR to the directory of one that is up, as `make test` does.
 
+mod adopt;
 mod cli_errors;
 mod corruption;
 mod created_tables;

@@ -77,6 +77,18 @@ pub fn target_whole(table: &Table, snapshot: Option<Scn>) -> Select {
     on_target(table, None, snapshot, "")
 }
 
+/// Returns the query that reads the keys on the target of the rows that fulfil a condition, as they
+/// are now.
+pub fn target_keys(table: &Table, condition: &str) -> String {
+    let mut sql = format!(
+        "SELECT {} FROM {}",
+        expressions(table.key()),
+        table.target.sql()
+    );
+    push_condition_and_order(condition, "", &mut sql);
+    sql
+}
+
 fn key_order(table: &Table) -> String {
     let key = table.key().iter().map(|column| quote(&column.name));
     key.collect::<Vec<_>>().join(", ")

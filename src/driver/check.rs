@@ -523,6 +523,7 @@ impl Checking {
             journal: &self.journal,
             fence,
             by: FoundBy::Check,
+            clearing: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Reading and comparing one chunk, for the load and for checks alike.
 
+use super::adopt::Clearing;
 use super::link::Links;
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Key, Range, Walk, stripes};
 use crate::database::{Session, key_bounds};
@@ -95,13 +96,17 @@ pub struct Findings<'a> {
     pub fence: Fence,
     /// What reads them.
     pub by: FoundBy,
+    /// What deletes those that the target has, instead of keeping any.
+    pub clearing: Option<&'a Clearing<'a>>,
 }
 
 impl Findings<'_> {
     /// Keeps the rows that differ and returns the counts.
     pub async fn keep(&self, name: &TableName, comparison: &Comparison) -> Result<Tally> {
         let found = &comparison.differences;
-        if !found.is_empty() {
+        if let Some(clearing) = self.clearing {
+            clearing.delete(found).await?;
+        } else if !found.is_empty() {
             self.journal
                 .add_differences(name, self.fence, self.by, found)
                 .await?;

@@ -1,6 +1,7 @@
 //! What of the definitions in scope would stop or spoil a migration, each with its fix.
 
 use super::precheck::Finding;
+use super::schema::assert_adoptable;
 use crate::database::{
     Catalog, Record, Session, collations, sequence_sql, show_create, source_scan,
 };
@@ -185,6 +186,7 @@ async fn occupied(
             continue;
         };
         schemas.insert(table.target.schema.clone());
+        findings.extend(rows_there(task, table, found, target).await?);
         for difference in differences(table, found, &Spellings::default()) {
             let what = format!("table {} on the target: {}", table.target, difference.what);
             let fix = match difference.mend.join("; ") {
@@ -202,6 +204,44 @@ async fn occupied(
         }
     }
     Ok(schemas)
+}
+
+/// Looks whether a table that the target has already is empty, and if not, whether it is adopted.
+async fn rows_there(
+    task: &Task,
+    table: &Table,
+    found: &Table,
+    target: &mut Session,
+) -> Result<Option<Finding>> {
+    let name = &table.target;
+    let any = format!("SELECT 1 FROM {} LIMIT 1", name.sql());
+    let occupied = match target.text(any).await {
+        Ok(row) => row.is_some(),
+        Err(error) if error.kind().is_retryable() => return Err(error),
+        Err(error) => {
+            let why = "rows that are there already would be in the way";
+            return Ok(Some(Finding::met(&error, why)));
+        }
+    };
+    let adopted = task.scope.adopts(&table.name);
+    Ok(match (occupied, adopted, assert_adoptable(table, found)) {
+        (false, ..) => None,
+        (true, false, _) => Some(Finding::error(
+            format!("table {name} on the target holds rows that rowproof did not write"),
+            "rowproof overwrites nothing unasked",
+            format!(
+                "empty or drop it; or adopt = [\"{}\"] under [tables]: then what differs there is \
+                 deleted and written anew, and what is equal is left",
+                table.name
+            ),
+        )),
+        (true, true, Err(error)) => Some(Finding::met(&error, "its rows could not be compared")),
+        (true, true, Ok(())) => Some(Finding::warning(
+            format!("table {name} on the target holds rows, and is adopted"),
+            "rows there that the source does not have, or has otherwise, will be deleted",
+            "nothing, if that is wanted; else take it out of adopt under [tables]",
+        )),
+    })
 }
 
 /// Looks whether rowproof's user may make foreign keys and views, and see triggers on tables that are

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::feed::CommitTs;
 use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
-use crate::proof::TableProof;
+use crate::proof::{TableProof, Tally};
 use crate::row::{DigestKey, Rows};
 use crate::schema::{Pairing, Table, TableName};
 use crate::task::Task;
@@ -163,6 +163,9 @@ impl Load {
             }
             target.execute("COMMIT").await?;
         }
+        if self.task.scope.adopts(&table.name) {
+            self.clear(links, slot, table, &ranges).await?;
+        }
         let stripes = (0..).zip(ranges);
         let table = |stripe, range| StripeWork {
             table: Arc::clone(table),
@@ -246,15 +249,16 @@ impl Load {
     }
 
     /// The snapshot of the fence at T0 is known only when the load is done.
-    fn findings(&self) -> Findings<'_> {
+    pub(super) fn findings(&self) -> Findings<'_> {
         Findings {
             journal: &self.journal,
             fence: Fence { w: self.base, s: 0 },
             by: FoundBy::Load,
+            clearing: None,
         }
     }
 
-    fn moment(&self) -> Moment<'_> {
+    pub(super) fn moment(&self) -> Moment<'_> {
         Moment {
             task: &self.task.name,
             w: self.base,
@@ -325,9 +329,14 @@ impl Load {
         chunk: &Chunk,
         rows: &Rows,
     ) -> Result<()> {
+        let lacking = match self.task.scope.adopts(&work.table.name) {
+            true => Some(self.lacking(links, &work.table, rows).await?),
+            false => None,
+        };
         let target = links.target.session().await?;
         self.record.begin(target, slot, self.lease.epoch).await?;
-        for statement in insert_rows(&work.table, rows.iter()) {
+        let written = lacking.as_ref().unwrap_or(rows);
+        for statement in insert_rows(&work.table, written.iter()) {
             target.execute(statement).await?;
         }
         let loaded = LoadedChunk {
@@ -351,22 +360,11 @@ impl Load {
         source: Rows,
         loads: &Loads,
     ) -> Result<()> {
-        let mut target = self.spare.take();
-        let sql = chunk.range.target_sql(&work.table, None);
-        let session = links.target.session().await?;
-        let whole = session
-            .scan_up_to(sql, &mut target, CHUNK_BYTES_MAX)
+        let (table, rows) = (&work.table, source.len() as u64);
+        let (range, findings) = (&chunk.range, self.findings());
+        let tally = self
+            .compare_chunk(links, table, range, source, &findings)
             .await?;
-        let (table, key, rows) = (&work.table, &self.digest_key, source.len() as u64);
-        let findings = self.findings();
-        let tally = if whole {
-            let comparison = compare_rows(table, key, source, target, &self.spare).await?;
-            findings.keep(&table.name, &comparison).await?
-        } else {
-            drop((source, target));
-            let range = chunk.range.clone();
-            compare_in_pieces(links, self.moment(), table, key, range, &findings).await?
-        };
         if tally.differences() == 0 {
             self.journal
                 .add_load_proof(&table.name, work.stripe, chunk, rows)
@@ -376,6 +374,32 @@ impl Load {
             proof.add(fence, &tally)
         });
         Ok(())
+    }
+
+    /// Compares what the source has in a range with what the target has there now.
+    pub(super) async fn compare_chunk(
+        &self,
+        links: &mut Links,
+        table: &Arc<Table>,
+        range: &Range,
+        source: Rows,
+        findings: &Findings<'_>,
+    ) -> Result<Tally> {
+        let mut target = self.spare.take();
+        let sql = range.target_sql(table, None);
+        let session = links.target.session().await?;
+        let whole = session
+            .scan_up_to(sql, &mut target, CHUNK_BYTES_MAX)
+            .await?;
+        let key = &self.digest_key;
+        if whole {
+            let comparison = compare_rows(table, key, source, target, &self.spare).await?;
+            findings.keep(&table.name, &comparison).await
+        } else {
+            drop((source, target));
+            let (at, range) = (self.moment(), range.clone());
+            compare_in_pieces(links, at, table, key, range, findings).await
+        }
     }
 
     /// Counts a proven chunk, once.

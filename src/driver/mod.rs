@@ -1,5 +1,6 @@
 //! The driver: carries out what the machines decide, against the real servers.
 
+mod adopt;
 mod check;
 mod chunk_read;
 mod copies;

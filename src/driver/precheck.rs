@@ -90,7 +90,7 @@ impl Finding {
     }
 
     /// Turns an error that was met while looking into a finding.
-    fn met(error: &Error, why: &str) -> Finding {
+    pub fn met(error: &Error, why: &str) -> Finding {
         let text = error.to_string();
         let fix = text
             .split_once("what to do: ")

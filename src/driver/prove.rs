@@ -143,6 +143,7 @@ impl Prover {
             journal: &self.journal,
             fence,
             by: FoundBy::Batch,
+            clearing: None,
         };
         if folded.table.key_len == 0 {
             return self.prove_copies(links, folded, &findings).await;

@@ -6,7 +6,8 @@ use crate::feed::CommitTs;
 use crate::journal::Journal;
 use crate::schema::{
     Index, LeftOut, SchemaDifference, Spellings, Table, TableName, View, Weight, add_foreign_key,
-    add_indexes, create_database, create_table, create_view, differences, same_key, spellings,
+    add_indexes, compare, create_database, create_table, create_view, differences, same_key,
+    spellings,
 };
 use crate::task::Task;
 use std::collections::BTreeSet;
@@ -42,7 +43,11 @@ impl Making<'_> {
         let wanted = self.task.choices.adapt(table, &self.collations);
         let found = self.existing.find(&table.target);
         if let (Some(found), false) = (found, known) {
-            assert_empty(target, &table.target).await?;
+            if self.task.scope.adopts(&table.name) {
+                assert_adoptable(&wanted, found)?;
+            } else {
+                assert_empty(target, &table.target).await?;
+            }
             assert_holds(&wanted, found)?;
         }
         if found.is_none() {
@@ -228,7 +233,27 @@ async fn assert_empty(target: &mut Session, name: &TableName) -> Result<()> {
         ErrorKind::Refused,
         format!("the target's table {name} holds rows that rowproof did not write"),
     )
-    .advise("empty or drop it, or exclude it under [tables]; rowproof overwrites nothing"))
+    .advise(
+        "empty or drop it; or name it in adopt under [tables]: then what differs there is deleted \
+         and written anew, and what is equal is left; or exclude it",
+    ))
+}
+
+/// Refuses to adopt a table whose rows could not be compared with the source's.
+pub fn assert_adoptable(source: &Table, target: &Table) -> Result<()> {
+    let what = match compare(source, target) {
+        _ if source.key_len == 0 => {
+            "it has no key by which its rows could be told apart".to_owned()
+        }
+        differing if !differing.is_empty() => differing.join("; "),
+        _ => return Ok(()),
+    };
+    let message = format!(
+        "the target's table {} cannot be adopted: {what}",
+        source.target
+    );
+    Err(Error::new(ErrorKind::Refused, message)
+        .advise("mend it as precheck says, or empty or drop it, and take it out of adopt"))
 }
 
 /// Refuses a table that cannot hold every row of the source. What else differs is told and left as

@@ -103,6 +103,8 @@ struct TablesFile {
     #[serde(default)]
     exclude: Vec<String>,
     #[serde(default)]
+    adopt: Vec<String>,
+    #[serde(default)]
     routes: Vec<RouteFile>,
     #[serde(default)]
     filters: Vec<FilterFile>,
@@ -238,7 +240,8 @@ impl TablesFile {
     fn scope(&self) -> Result<Scope> {
         let routes: Result<_> = self.routes.iter().map(Route::parse).collect();
         let filters: Result<_> = self.filters.iter().map(Filter::parse).collect();
-        Ok(Scope::new(&self.include, &self.exclude)?.with(routes?, filters?))
+        let scope = Scope::new(&self.include, &self.exclude)?;
+        scope.with(routes?, filters?).with_adopted(&self.adopt)
     }
 }
 

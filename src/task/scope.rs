@@ -25,6 +25,7 @@ pub struct Scope {
     routes: Vec<Route>,
     filters: Vec<Filter>,
     policies: Vec<PolicyRule>,
+    adopted: Vec<Pattern>,
 }
 
 impl Scope {
@@ -48,6 +49,7 @@ impl Scope {
             routes: Vec::new(),
             filters: Vec::new(),
             policies: Vec::new(),
+            adopted: Vec::new(),
         })
     }
 
@@ -63,6 +65,23 @@ impl Scope {
     /// Compares columns less strictly.
     pub fn with_policies(self, policies: Vec<PolicyRule>) -> Self {
         Scope { policies, ..self }
+    }
+
+    /// Adopts the rows that the target has already in tables of these patterns.
+    ///
+    /// # Errors
+    /// If one is no pattern.
+    pub fn with_adopted(self, patterns: &[String]) -> Result<Self> {
+        let adopted: Result<_> = patterns.iter().map(|text| Pattern::parse(text)).collect();
+        Ok(Scope {
+            adopted: adopted?,
+            ..self
+        })
+    }
+
+    /// Tells whether rows that the target has already in this table are adopted.
+    pub fn adopts(&self, name: &TableName) -> bool {
+        self.adopted.iter().any(|pattern| pattern.matches(name))
     }
 
     /// Gives each column of a table the policy by which it is compared.
