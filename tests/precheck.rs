@@ -58,6 +58,10 @@ const OBSTACLES: &[(&str, &str)] = &[
         "empty label",
     ),
     (
+        "CREATE TABLE too_wide (a INT PRIMARY KEY, TEXTS)",
+        "bytes together",
+    ),
+    (
         "CREATE TABLE child (a INT PRIMARY KEY, FOREIGN KEY (a) REFERENCES elsewhere.parent (a))",
         "refers to elsewhere.parent",
     ),
@@ -80,8 +84,10 @@ async fn every_obstacle_is_an_error_with_a_fix() {
     run(&mut source, "SET SESSION tidb_enable_global_index = ON").await;
     run(&mut source, "SET SESSION foreign_key_checks = OFF").await;
     run(&mut source, "CREATE TABLE parent (a INT PRIMARY KEY)").await;
+    let texts: Vec<String> = (0..25).map(|of| format!("t{of} VARCHAR(16000)")).collect();
     for (create, _) in OBSTACLES {
-        run(&mut source, create).await;
+        let create = create.replace("TEXTS", &texts.join(", "));
+        run(&mut source, &create).await;
     }
     for create in CARRIED {
         run(&mut source, create).await;
