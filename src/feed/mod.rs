@@ -2,6 +2,7 @@
 
 mod assembly;
 mod backlog;
+mod damaged;
 mod fold;
 mod image;
 mod open_protocol;
@@ -10,7 +11,8 @@ mod spool;
 mod watermark;
 
 pub use assembly::{Assembly, Stretch};
-pub use backlog::{Backlog, Position};
+pub use backlog::{Backlog, Origin, Position};
+pub use damaged::rows_without_values;
 pub use fold::{FoldError, Folded, fold};
 pub use image::packed_row;
 pub use open_protocol::{ColumnValue, Ddl, Image, Images, Message, RowChange, decode};
