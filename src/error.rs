@@ -60,7 +60,24 @@ impl ErrorKind {
     /// This is the only place that decides it. Every unit of work that is retried is idempotent:
     /// reads are of fixed snapshots, and writes commit together with the row that says they did.
     pub fn is_retryable(self) -> bool {
-        matches!(self, ErrorKind::Transient | ErrorKind::Unavailable)
+        matches!(
+            self,
+            ErrorKind::Transient | ErrorKind::Unavailable | ErrorKind::Memory
+        )
+    }
+
+    /// Tells whether a statement of the applier that writes one table met what lies in that table
+    /// or its rows, and not in the server: a value that does not fit, a unique index or CHECK that
+    /// only the target has, a table that somebody dropped, altered or took the rights to.
+    ///
+    /// A server that takes no writes at all refuses the transaction's first statement already,
+    /// which writes rowproof's own record. What is met twice in a row holds the table, alone; what
+    /// is neither this nor retryable ends the process.
+    pub fn lies_in_the_table(self) -> bool {
+        matches!(
+            self,
+            ErrorKind::Rejected | ErrorKind::SchemaChanged | ErrorKind::Refused
+        )
     }
 }
 

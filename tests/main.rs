@@ -8,6 +8,7 @@ mod created_tables;
 mod definitions;
 mod feed_exact;
 mod feed_faults;
+mod held;
 mod key_order;
 mod keyless;
 mod keys;

@@ -4,7 +4,7 @@
 //! stands in the fence row, in the transaction of the rows (INV-3).
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, Message, decode, physical_ms};
+use crate::feed::{CommitTs, Message, decode, physical_ms, rows_without_values};
 use crate::task::FeedTask;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
@@ -179,8 +179,10 @@ impl Feed {
                     let partition = usize::try_from(message.partition()).unwrap_or_default();
                     let key = message.key().unwrap_or_default();
                     let value = message.payload().unwrap_or_default();
-                    let messages = decode(key, value)
-                        .map_err(|what| foreign(&self.topic, partition, message.offset(), what))?;
+                    let messages = decode(key, value).or_else(|what| {
+                        let foreign = foreign(&self.topic, partition, message.offset(), what);
+                        rows_without_values(key).ok_or(foreign)
+                    })?;
                     return Ok(FeedRecord {
                         partition,
                         offset: message.offset(),

@@ -81,6 +81,22 @@ fn by_code(server: &str, code: u16) -> Error {
             "a row is larger than its max_allowed_packet",
         ),
         1040 | 1053 => (ErrorKind::Unavailable, "it takes no connection"),
+        // What a target may have that the source has not, or the other way round.
+        1062 => (
+            ErrorKind::Rejected,
+            "a row has a value that another one has already in a unique index",
+        ),
+        1048 | 1364 => (
+            ErrorKind::Rejected,
+            "a column of a row must not be NULL, or takes no default",
+        ),
+        1264 | 1292 | 1366 | 1367 | 1406 | 1411 | 1690 => (
+            ErrorKind::Rejected,
+            "a value of a row does not fit its column",
+        ),
+        3140 | 3141 | 3150 | 3157 => (ErrorKind::Rejected, "a JSON value of a row is refused"),
+        3819 => (ErrorKind::Rejected, "a row violates a CHECK constraint"),
+        1526 | 1748 => (ErrorKind::Rejected, "a row belongs to no partition"),
         _ => (ErrorKind::Rejected, "a statement was rejected"),
     };
     let error = Error::new(kind, format!("{server}: {what} (error {code})"));

@@ -3,8 +3,9 @@
 use super::{Session, newest_fence};
 use crate::apply::text_literal;
 use crate::chunk::{Chunk, Range};
+use crate::engine::Stop;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::CommitTs;
+use crate::feed::{CommitTs, Origin, Position};
 use crate::fence::{FenceRow, record_schema};
 use crate::schema::{Table, TableName};
 
@@ -46,7 +47,7 @@ pub struct FollowedRow {
     /// The timestamp from which it is followed.
     pub base: CommitTs,
     /// Where and why following it ended.
-    pub stopped: Option<(CommitTs, String)>,
+    pub stopped: Option<Stop>,
     /// The definition by which its rows are carried; none of a table that never was.
     pub table: Option<Table>,
 }
@@ -312,8 +313,11 @@ impl Record {
     /// Reads the tables of the task.
     pub async fn followed(&self, session: &mut Session) -> Result<Vec<FollowedRow>> {
         let sql = format!(
-            "SELECT table_schema, table_name, base, stopped_at, reason, model \
-             FROM rowproof.followed_table WHERE task = '{}' ORDER BY 1, 2",
+            "SELECT f.table_schema, f.table_name, f.base, f.model, f.stopped_at, f.reason, \
+             d.commit_ts, d.feed_partition, d.feed_offset \
+             FROM rowproof.followed_table f LEFT JOIN rowproof.dead_letter d \
+             ON d.task = f.task AND d.table_schema = f.table_schema \
+             AND d.table_name = f.table_name WHERE f.task = '{}' ORDER BY 1, 2",
             self.task
         );
         let rows = session.texts(sql).await?;
@@ -354,14 +358,16 @@ impl Record {
         session.execute(sql).await.map(|_| ())
     }
 
-    /// Notes that following a table ended; in the transaction of the batch in which it did.
+    /// Notes that following a table ended; in the transaction of the batch in which it did (INV-3).
+    /// A change for which it is held becomes the table's dead letter, with the name of its topic.
     pub async fn stop_followed(
         &self,
         session: &mut Session,
         table: &TableName,
-        at: CommitTs,
-        reason: &str,
+        stop: &Stop,
+        topic: &str,
     ) -> Result<()> {
+        let (at, reason) = (stop.at, text_literal(stop.reason.as_bytes()));
         let sql = format!(
             "INSERT INTO rowproof.followed_table \
              (task, table_schema, table_name, base, stopped_at, reason) \
@@ -369,8 +375,22 @@ impl Record {
              ON DUPLICATE KEY UPDATE stopped_at = {at}, reason = {reason}",
             self.task,
             text_literal(table.schema.as_bytes()),
+            text_literal(table.table.as_bytes())
+        );
+        session.execute(sql).await?;
+        let Some(letter) = stop.letter else {
+            return Ok(());
+        };
+        let sql = format!(
+            "REPLACE INTO rowproof.dead_letter (task, table_schema, table_name, commit_ts, topic, \
+             feed_partition, feed_offset, reason) VALUES ('{}', {}, {}, {}, {}, {}, {}, {reason})",
+            self.task,
+            text_literal(table.schema.as_bytes()),
             text_literal(table.table.as_bytes()),
-            reason = text_literal(reason.as_bytes())
+            letter.commit_ts,
+            text_literal(topic.as_bytes()),
+            letter.position.partition,
+            letter.position.offset
         );
         session.execute(sql).await.map(|_| ())
     }
@@ -428,26 +448,38 @@ impl Record {
 }
 
 fn followed_of(row: Vec<Option<String>>) -> Result<FollowedRow> {
-    let [
-        Some(schema),
-        Some(name),
-        Some(base),
-        stopped_at,
-        reason,
-        model,
-    ] = row.as_slice()
-    else {
+    let [Some(schema), Some(name), Some(base), model, stopped @ ..] = row.as_slice() else {
         return Err(damaged("followed_table"));
     };
     let unreadable = |_| damaged("followed_table");
-    let stopped_at = stopped_at.as_ref().and_then(|ts| ts.parse().ok());
     let model = model.as_deref().map(serde_json::from_str).transpose();
     Ok(FollowedRow {
         name: TableName::new(schema, name),
         base: base.parse().map_err(|_| damaged("followed_table"))?,
-        stopped: stopped_at.map(|ts| (ts, reason.clone().unwrap_or_default())),
+        stopped: stop_of(stopped).ok_or_else(|| damaged("followed_table"))?,
         table: model.map_err(unreadable)?,
     })
+}
+
+/// Reads where and why following ended; the outer option is none of a damaged record.
+fn stop_of(cells: &[Option<String>]) -> Option<Option<Stop>> {
+    let [at, reason, commit_ts, partition, offset] = cells else {
+        return None;
+    };
+    let Some(at) = at else {
+        return Some(None);
+    };
+    let mut stop = Stop::new(at.parse().ok()?, reason.clone().unwrap_or_default());
+    if let (Some(commit_ts), Some(partition), Some(offset)) = (commit_ts, partition, offset) {
+        stop.letter = Some(Origin {
+            commit_ts: commit_ts.parse().ok()?,
+            position: Position {
+                partition: partition.parse().ok()?,
+                offset: offset.parse().ok()?,
+            },
+        });
+    }
+    Some(Some(stop))
 }
 
 fn offsets_literal(offsets: &[i64]) -> String {

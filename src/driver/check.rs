@@ -3,6 +3,7 @@
 use super::chunk_read::{
     Findings, Moment, Spare, compare_in_pieces, compare_rows, cut, read_chunk,
 };
+use super::held::described;
 use super::link::{Link, Links, Retries};
 use super::whole::compare_whole;
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
@@ -283,11 +284,11 @@ impl Plan {
             let obstacle = match (followed, found) {
                 (
                     Some(FollowedRow {
-                        stopped: Some((at, reason)),
+                        stopped: Some(stop),
                         ..
                     }),
                     _,
-                ) => Some((Reason::Ddl, format!("stopped at {at}: {reason}"))),
+                ) => Some(described(stop, task)),
                 (_, None) => Some((Reason::Schema, "the target has no such table".to_owned())),
                 (None, _) => Some((
                     Reason::Unsupported,
@@ -340,7 +341,7 @@ fn judge_definition(
 ) -> SchemaVerdict {
     let stopped = followed.and_then(|row| row.stopped.as_ref());
     match (stopped, found) {
-        (Some((_, reason)), _) => SchemaVerdict::unproven(reason.clone()),
+        (Some(stop), _) => SchemaVerdict::unproven(stop.reason.clone()),
         (None, Some(found)) => SchemaVerdict::of(differences(wanted, found, spellings)),
         (None, None) => SchemaVerdict::missing(create_table(wanted, None)),
     }
@@ -595,8 +596,8 @@ impl Checking {
             .find(|row| row.name == *name)
             .and_then(|row| row.stopped);
         match stopped {
-            Some((at, reason)) => {
-                let what = format!("stopped at {at}: {reason}");
+            Some(stop) => {
+                let (_, what) = described(&stop, &self.task);
                 Err(Error::new(ErrorKind::SchemaChanged, what))
             }
             None => Ok(()),

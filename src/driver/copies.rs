@@ -10,6 +10,7 @@ use super::link::Links;
 use crate::apply::{insert_rows, rows_condition};
 use crate::database::{Scan, Session, source_scan, target_scan};
 use crate::error::Result;
+use crate::feed::FoldedTable;
 use crate::fence::Scn;
 use crate::proof::{Comparison, Counted, RowHasher, compare_copies};
 use crate::repair::delete_copies;
@@ -156,6 +157,11 @@ impl Adjustment {
             }
         }
         adjustment
+    }
+
+    /// Tells whether these are rows of what a batch did to a table.
+    pub fn is_of(&self, folded: &FoldedTable) -> bool {
+        self.table.name == folded.table.name
     }
 
     /// Returns how many copies are too many or too few.

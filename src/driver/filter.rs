@@ -65,7 +65,7 @@ async fn read_table(source: &mut Session, folded: &mut FoldedTable, at: CommitTs
         for row in found.iter() {
             by_key.insert(key_of(Cells::prefix(row, table.key_len))?, row.to_vec());
         }
-        for FoldedRow { key, row } in rows {
+        for FoldedRow { key, row, .. } in rows {
             *row = by_key.remove(&key_of(key)?);
         }
     }

@@ -1,19 +1,17 @@
 //! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
 
-use super::copies::{Adjustment, Wanted};
-use super::filter::read_filtered;
+use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::{Link, Retries};
 use super::prove::ProofJob;
 use super::schema::Making;
 use super::status::StatusBoard;
-use crate::apply::{delete_keys, insert_rows};
 use crate::broker::{Feed, FeedRecord};
-use crate::database::{Catalog, Record, Session, collations, newest_fence};
+use crate::database::{Catalog, Record, collations};
 use crate::engine::{Batch, Follow};
-use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, FoldedTable, Part};
-use crate::fence::{Fence, FenceRow, FenceState};
+use crate::error::Result;
+use crate::feed::Part;
+use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, Verdict};
 use crate::row::DigestKey;
@@ -27,10 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The slot of the applier; the load's workers have the others.
 pub const APPLIER_SLOT: u32 = 0;
-
-/// The rows up to which a batch is one transaction, so that readers of the target always see a
-/// state that the source had.
-const ROWS_PER_TRANSACTION: usize = 50_000;
 
 /// How long after a fence the next one is made when nothing has changed.
 const IDLE_FENCE: Duration = Duration::from_millis(100);
@@ -155,18 +149,9 @@ impl Following {
         let Some(mut batch) = follow.batch()? else {
             return Ok(false);
         };
-        let mut retries = Retries::new();
-        let fence = loop {
-            match self.apply(follow, &mut batch, links).await {
-                Ok(fence) => break fence,
-                Err(error) => {
-                    links.0.reset();
-                    links.1.reset();
-                    retries.pause(error.at("applying a batch")).await?;
-                }
-            }
-        };
+        let fence = self.apply_or_hold(follow, &mut batch, links).await?;
         self.status.update(|status| {
+            status.waiting_for = None;
             status.fence = Some(fence);
             status.batches += 1;
             status.changes += batch.changes as u64;
@@ -177,6 +162,45 @@ impl Following {
         // The prover ends first only when it failed; its error is the one to report.
         let _ = self.proofs.send(job).await;
         Ok(true)
+    }
+
+    /// Applies a batch, if need be without the tables that refuse it for good: those are held.
+    ///
+    /// A refusal is believed when the same table meets one again on a new connection; what passes is
+    /// tried again, and shown meanwhile.
+    async fn apply_or_hold(
+        &self,
+        follow: &mut Follow,
+        batch: &mut Batch,
+        links: &mut (Link, Link),
+    ) -> Result<Fence> {
+        let mut retries = Retries::new();
+        let mut suspects = BTreeSet::new();
+        loop {
+            let Obstacle { error, table } = match self.apply(follow, batch, links, &suspects).await
+            {
+                Ok(fence) => return Ok(fence),
+                Err(obstacle) => obstacle,
+            };
+            links.0.reset();
+            links.1.reset();
+            match table.filter(|_| error.kind().lies_in_the_table()) {
+                Some((name, letter)) if suspects.contains(&name) => {
+                    tracing::warn!(table = %name, error = %error.message(), "the table is held");
+                    follow.hold(batch, &name, error.message(), letter);
+                }
+                Some((name, _)) => {
+                    suspects.insert(name);
+                }
+                None => {
+                    let error = error.at("applying a batch");
+                    let reason = format!("the target to take it: {}", error.message());
+                    self.status
+                        .update(|status| status.waiting_for = Some(reason));
+                    retries.pause(error).await?;
+                }
+            }
+        }
     }
 
     /// Makes tables that the feed created, with the definition that the source has at the end of
@@ -219,157 +243,6 @@ impl Following {
         }
         making.remember_spellings(target, &wanted).await
     }
-
-    /// Applies a batch and returns its fence. After a fault it is called again: the fence row says
-    /// whether the batch is in.
-    async fn apply(
-        &self,
-        follow: &Follow,
-        batch: &mut Batch,
-        links: &mut (Link, Link),
-    ) -> Result<Fence> {
-        let (source, target) = (&mut links.0, links.1.session().await?);
-        let complete = FenceRow {
-            state: FenceState::Complete,
-            w: batch.to,
-            next_w: batch.to,
-            offsets: batch.offsets.clone(),
-        };
-        let before = self.record.fence(target).await?.ok_or_else(no_fence)?;
-        if before != complete {
-            if before.w < batch.from || before.next_fence_at_least() > batch.to {
-                return Err(out_of_order(&before, batch));
-            }
-            let keys: usize = batch.parts.iter().map(Part::keys_at_most).sum();
-            let whole = keys <= ROWS_PER_TRANSACTION && before.state == FenceState::Complete;
-            if !whole {
-                self.begin_large(target, &before, batch).await?;
-            }
-            self.record
-                .begin(target, APPLIER_SLOT, self.lease.epoch)
-                .await?;
-            self.write(follow, batch, source, target, whole).await?;
-            for name in &batch.stopped {
-                if let Some(stop) = &follow.tables()[name].stopped {
-                    self.record
-                        .stop_followed(target, name, stop.at, &stop.reason)
-                        .await?;
-                }
-            }
-            self.record.set_fence(target, &complete).await?;
-            target.execute("COMMIT").await?;
-        }
-        let (row, fence) = newest_fence(target, &self.task.name)
-            .await?
-            .ok_or_else(no_fence)?;
-        if row != complete {
-            return Err(out_of_order(&row, batch));
-        }
-        Ok(fence)
-    }
-
-    /// Says that the target is between two fences: after a crash the next one is made at the end of
-    /// this batch or later.
-    async fn begin_large(
-        &self,
-        target: &mut Session,
-        before: &FenceRow,
-        batch: &Batch,
-    ) -> Result<()> {
-        let applying = FenceRow {
-            state: FenceState::Applying,
-            next_w: batch.to.max(before.next_w),
-            ..before.clone()
-        };
-        self.record
-            .begin(target, APPLIER_SLOT, self.lease.epoch)
-            .await?;
-        self.record.set_fence(target, &applying).await?;
-        target.execute("COMMIT").await.map(|_| ())
-    }
-
-    /// Writes a batch: every key that was touched is deleted, in all tables, before any row is
-    /// inserted. Keys that differ in bytes may be one key to the target, and unique keys trade
-    /// places.
-    ///
-    /// A large batch takes several transactions, the last of which stays open.
-    async fn write(
-        &self,
-        follow: &Follow,
-        batch: &mut Batch,
-        source: &mut Link,
-        target: &mut Session,
-        whole: bool,
-    ) -> Result<()> {
-        let mut written = 0;
-        let in_memory = batch.parts.len() == 1;
-        let mut keyless = Vec::new();
-        for step in [Step::Delete, Step::Insert] {
-            for part in &mut batch.parts {
-                let mut tables = part.tables()?;
-                if step == Step::Insert && tables.iter().any(|of| of.table.filter.is_some()) {
-                    let source = source.session().await?;
-                    read_filtered(source, follow, batch.to, tables.to_mut()).await?;
-                }
-                // What was found for the deletes serves the inserts too, unless there are several
-                // parts: only one of them is in memory.
-                if step == Step::Delete || !in_memory {
-                    keyless = self
-                        .adjustments(follow, batch.to, &tables, source, target)
-                        .await?;
-                }
-                let keyed = tables.iter().filter(|folded| folded.table.key_len > 0);
-                let keyed = keyed.flat_map(|folded| step.of_keys(folded));
-                for statement in keyed.chain(keyless.iter().flat_map(|of| step.of_copies(of))) {
-                    // A statement holds up to a thousand rows or keys.
-                    if !whole && written % (ROWS_PER_TRANSACTION / 1_000) == 0 && written > 0 {
-                        target.execute("COMMIT").await?;
-                        self.record
-                            .begin(target, APPLIER_SLOT, self.lease.epoch)
-                            .await?;
-                    }
-                    target.execute(statement).await?;
-                    written += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Following {
-    /// Finds what brings the copies of touched rows in tables without a key to the source's number
-    /// at the end of the batch, or at the end of following. The applier's slot is held, which keeps
-    /// repairs away between counting and writing.
-    async fn adjustments(
-        &self,
-        follow: &Follow,
-        to: CommitTs,
-        tables: &[FoldedTable],
-        source: &mut Link,
-        target: &mut Session,
-    ) -> Result<Vec<Adjustment>> {
-        let mut adjustments = Vec::new();
-        for folded in tables.iter().filter(|folded| folded.table.key_len == 0) {
-            let stop = &follow.tables()[&folded.table.name].stopped;
-            let at = stop.as_ref().map_or(to, |stop| stop.at.min(to));
-            let rows = folded.rows.iter().map(|row| row.key.as_slice());
-            let wanted = Wanted::new(&folded.table, &self.digest_key, rows)?;
-            let source = source.session().await?;
-            source.set_snapshot(Some(at)).await?;
-            let on_source = match wanted.on_source(source).await {
-                Ok(counted) => counted,
-                // A DDL has ended the table: it is unproven from here on.
-                Err(error) if error.kind() == ErrorKind::SchemaChanged && stop.is_some() => {
-                    continue;
-                }
-                Err(error) => return Err(error.at(format!("counting {}", folded.table.name))),
-            };
-            let on_target = wanted.on_target(target, None).await?;
-            adjustments.push(Adjustment::new(&wanted, &on_source, &on_target));
-        }
-        Ok(adjustments)
-    }
 }
 
 /// Tells whether another table already has this one's place on the target.
@@ -378,33 +251,6 @@ fn is_taken(follow: &Follow, table: &Table) -> bool {
         .tables()
         .values()
         .any(|other| other.table.name != table.name && other.table.target.is_same(&table.target))
-}
-
-/// The two steps of writing a batch.
-#[derive(Clone, Copy, PartialEq)]
-enum Step {
-    Delete,
-    Insert,
-}
-
-impl Step {
-    fn of_keys(self, folded: &FoldedTable) -> Box<dyn Iterator<Item = String> + Send + '_> {
-        let (table, rows) = (&folded.table, folded.rows.iter());
-        match self {
-            Step::Delete => Box::new(delete_keys(table, rows.map(|row| &row.key[..]))),
-            Step::Insert => {
-                let rows = rows.filter_map(|row| row.row.as_deref());
-                Box::new(insert_rows(table, rows))
-            }
-        }
-    }
-
-    fn of_copies(self, of: &Adjustment) -> Box<dyn Iterator<Item = String> + Send + '_> {
-        match self {
-            Step::Delete => Box::new(of.deletes()),
-            Step::Insert => Box::new(of.inserts()),
-        }
-    }
 }
 
 /// Reads the feed ahead of the applier.
@@ -436,20 +282,4 @@ async fn read_ahead(
             return Ok(());
         }
     }
-}
-
-fn no_fence() -> Error {
-    Error::new(ErrorKind::Broken, "INV-3: the target's fence row is gone")
-        .advise("something else writes rowproof.fence; check who may")
-}
-
-fn out_of_order(row: &FenceRow, batch: &Batch) -> Error {
-    Error::new(
-        ErrorKind::Broken,
-        format!(
-            "INV-3: the target's fence row stands at {} and the next batch reaches from {} to {}",
-            row.w, batch.from, batch.to
-        ),
-    )
-    .advise("something else writes rowproof.fence, or its state was restored; check who may")
 }

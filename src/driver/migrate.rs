@@ -487,11 +487,11 @@ impl Run {
     ) -> Result<BTreeMap<TableName, Followed>> {
         let mut tables = BTreeMap::new();
         for row in record.followed(target).await? {
-            let mut stopped = row.stopped.map(|(at, reason)| Stop { at, reason });
+            let mut stopped = row.stopped;
             if stopped.is_none() && !self.task.scope.contains(&row.name) {
-                let reason = "it was taken out of scope".to_owned();
-                record.stop_followed(target, &row.name, at, &reason).await?;
-                stopped = Some(Stop { at, reason });
+                let stop = Stop::new(at, "it was taken out of scope");
+                record.stop_followed(target, &row.name, &stop, "").await?;
+                stopped = Some(stop);
             }
             let mut table = row
                 .table

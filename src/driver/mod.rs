@@ -1,12 +1,14 @@
 //! The driver: carries out what the machines decide, against the real servers.
 
 mod adopt;
+mod batch;
 mod check;
 mod chunk_read;
 mod copies;
 mod definitions;
 mod filter;
 mod follow;
+mod held;
 mod lease;
 mod link;
 mod load;

@@ -2,6 +2,7 @@
 
 use super::chunk_read::{Findings, Moment, Spare, compare_rows};
 use super::copies::{ROWS_PER_QUERY, Wanted};
+use super::held::described;
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
 use crate::apply::lookup_condition;
@@ -51,8 +52,8 @@ impl Prover {
     /// Proves batches in their order until no more come.
     ///
     /// # Errors
-    /// If a side cannot be read for another reason than that a snapshot has expired or a
-    /// definition has changed: those withdraw the verdicts of the tables in question.
+    /// If a side cannot be read for a reason that does not lie in one table: what does, or that a
+    /// snapshot has expired, withdraws the verdict of the table in question.
     pub async fn run(self, mut jobs: mpsc::Receiver<ProofJob>) -> Result<()> {
         let mut links = Links::new(&self.task);
         while let Some(mut job) = jobs.recv().await {
@@ -66,10 +67,10 @@ impl Prover {
     }
 
     async fn prove(&self, links: &mut Links, job: &mut ProofJob) -> Result<()> {
-        for name in &job.batch.unprovable {
-            let detail = "following this table has stopped; `rowproof check` says why";
+        for (name, stop) in &job.batch.unprovable {
+            let (reason, detail) = described(stop, &self.task);
             self.journal
-                .withdraw(name, job.fence.w, Reason::Ddl, detail)
+                .withdraw(name, job.fence.w, reason, &detail)
                 .await?;
         }
         if job.batch.changes == 0 {
@@ -81,7 +82,7 @@ impl Prover {
             let unprovable = &job.batch.unprovable;
             for folded in tables
                 .iter()
-                .filter(|of| !unprovable.contains(&of.table.name))
+                .filter(|of| !unprovable.contains_key(&of.table.name))
             {
                 keys += folded.rows.len() as u64;
                 match self.prove_or_withdraw(links, job.fence, folded).await? {
@@ -122,6 +123,8 @@ impl Prover {
         let reason = match error.kind() {
             ErrorKind::Expired => Reason::Expired,
             ErrorKind::SchemaChanged => Reason::SchemaChanged,
+            // Somebody altered it so that its rows cannot be read any more, or took the rights to.
+            ErrorKind::Rejected | ErrorKind::Refused => Reason::Failed,
             _ => return Err(error.at(format!("proving {name}"))),
         };
         links.reset();

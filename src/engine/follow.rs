@@ -1,55 +1,14 @@
 //! Following the source: from the feed's messages to batches, fence by fence.
 
+use super::{Followed, Stop, action};
 use crate::error::Result;
-use crate::feed::{Assembly, CommitTs, Ddl, Message, Part, RowChange, Spill, Stretch, fold};
+use crate::feed::{
+    Assembly, CommitTs, Ddl, Message, Origin, Part, RowChange, Spill, Stretch, fold,
+};
 use crate::fence::FenceRow;
-use crate::schema::{Table, TableName, quote};
+use crate::schema::{Table, TableName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// TiDB's numbers for the DDL that the machine tells apart (`model.ActionType`).
-mod action {
-    pub const CREATE_SCHEMA: u32 = 1;
-    pub const DROP_SCHEMA: u32 = 2;
-    pub const CREATE_TABLE: u32 = 3;
-    pub const ALTER_SCHEMA_CHARSET: u32 = 26;
-    pub const RENAME_TABLE: u32 = 14;
-    pub const RECOVER_TABLE: u32 = 25;
-    pub const EXCHANGE_PARTITION: u32 = 42;
-    pub const RENAME_TABLES: u32 = 47;
-    pub const FLASHBACK_CLUSTER: u32 = 62;
-    pub const RECOVER_SCHEMA: u32 = 63;
-
-    /// DDL that concerns tables beside the one that its message names.
-    pub const OF_SEVERAL_TABLES: [u32; 6] = [
-        RENAME_TABLE,
-        RECOVER_TABLE,
-        EXCHANGE_PARTITION,
-        RENAME_TABLES,
-        FLASHBACK_CLUSTER,
-        RECOVER_SCHEMA,
-    ];
-}
-
-/// A table that is followed, or was until something stopped it.
-#[derive(Clone, Debug)]
-pub struct Followed {
-    /// The definition by which rows are read, written and compared.
-    pub table: Arc<Table>,
-    /// The timestamp from which changes are applied: what committed later is not in the load.
-    pub base: CommitTs,
-    /// Why and when following ended. A stopped table is `Unproven`, never silently behind.
-    pub stopped: Option<Stop>,
-}
-
-/// The end of following a table.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Stop {
-    /// The last timestamp whose rows were applied.
-    pub at: CommitTs,
-    /// What happened, for people.
-    pub reason: String,
-}
 
 /// Everything that the driver must do to get from one fence to the next.
 #[derive(Debug)]
@@ -66,9 +25,11 @@ pub struct Batch {
     pub parts: Vec<Part>,
     /// The tables that this batch stops; to be recorded in its transaction.
     pub stopped: Vec<TableName>,
-    /// All tables that are stopped: what the source shows of them at the end of the batch is not
-    /// what the target holds, so that they cannot be proven.
-    pub unprovable: BTreeSet<TableName>,
+    /// The tables that the target refused: of what the batch did to them nothing is written.
+    pub refused: BTreeSet<TableName>,
+    /// All tables that are stopped, and why: what the source shows of them at the end of the batch
+    /// is not what the target holds, so that they cannot be proven.
+    pub unprovable: BTreeMap<TableName, Stop>,
 }
 
 /// The state of following: what waits, what is applied, and which tables take part.
@@ -208,43 +169,55 @@ impl Follow {
             .map(|(name, followed)| (name.clone(), Arc::clone(&followed.table)))
             .collect();
         let folded = loop {
-            match fold(&mut stretch.rows, &live, |row| self.applies(row))? {
+            match fold(&mut stretch.rows, &live, |row| self.applies(row, &stopped))? {
                 Ok(folded) => break folded,
                 Err(error) => {
-                    let reason = format!(
-                        "a change that cannot be carried at {}: {}",
-                        error.commit_ts, error.what
-                    );
-                    let at = error.commit_ts.saturating_sub(1);
-                    self.stop(&error.table, Stop { at, reason }, &mut stopped);
+                    let at = error.origin.commit_ts.saturating_sub(1);
+                    let reason = format!("a change that cannot be carried: {}", error.what);
+                    let stop = Stop::held(at, reason, error.origin);
+                    // A DDL that stops the table later is not reached any more.
+                    self.stop_again(&error.table, stop, &mut stopped);
                 }
             }
         };
         self.at_least = stretch.to;
-        let is_stopped = |name: &TableName| self.tables[name].stopped.is_some();
-        let unprovable = self
-            .tables
-            .keys()
-            .filter(|name| is_stopped(name))
-            .cloned()
-            .collect();
         Ok(Some(Batch {
             from: stretch.from,
             to: stretch.to,
             offsets: stretch.offsets,
             changes: folded.changes,
             parts: folded.parts,
+            unprovable: self.unprovable(),
             stopped,
-            unprovable,
+            refused: BTreeSet::new(),
         }))
     }
 
-    fn applies(&self, row: &RowChange) -> bool {
+    /// Holds a table whose rows in this batch the target refuses for good, `letter` among them. The
+    /// batch is then applied without them, and is as exact as before for all other tables.
+    pub fn hold(&mut self, batch: &mut Batch, name: &TableName, reason: &str, letter: Origin) {
+        let stop = Stop::held(batch.from, reason, letter);
+        self.stop_again(name, stop, &mut batch.stopped);
+        batch.refused.insert(name.clone());
+        batch.unprovable = self.unprovable();
+    }
+
+    fn unprovable(&self) -> BTreeMap<TableName, Stop> {
+        let tables = self.tables.iter();
+        tables
+            .filter_map(|(name, followed)| Some((name.clone(), followed.stopped.clone()?)))
+            .collect()
+    }
+
+    /// Tells whether a change is to be written: it lies above its table's base, and the table is
+    /// followed, or was until this stretch stopped it behind the change. What the record says is
+    /// stopped is written no more: the batch that stopped it wrote what came before.
+    fn applies(&self, row: &RowChange, stopped: &[TableName]) -> bool {
         self.tables.get(&row.table).is_some_and(|followed| {
-            let before_stop = followed
-                .stopped
-                .as_ref()
-                .is_none_or(|stop| row.commit_ts <= stop.at);
+            let before_stop = match &followed.stopped {
+                None => true,
+                Some(stop) => row.commit_ts <= stop.at && stopped.contains(&row.table),
+            };
             row.commit_ts > followed.base && before_stop
         })
     }
@@ -263,21 +236,14 @@ impl Follow {
             of_several if action::OF_SEVERAL_TABLES.contains(&of_several) => self
                 .concerned
                 .iter()
-                .filter(|name| **name == ddl.table || names(&ddl.query, name))
+                .filter(|name| **name == ddl.table || action::names(&ddl.query, name))
                 .cloned()
                 .collect(),
             _ => vec![ddl.table.clone()],
         };
         for name in names {
             let reason = format!("a DDL that rowproof does not carry yet: {}", ddl.query);
-            self.stop(
-                &name,
-                Stop {
-                    at: ddl.commit_ts,
-                    reason,
-                },
-                stopped,
-            );
+            self.stop(&name, Stop::new(ddl.commit_ts, reason), stopped);
         }
     }
 
@@ -299,9 +265,8 @@ impl Follow {
                 continue;
             }
             let reason = "it appeared after the load without a CREATE TABLE that rowproof can \
-                          carry"
-                .to_owned();
-            self.stop(&name, Stop { at: from, reason }, stopped);
+                          carry";
+            self.stop(&name, Stop::new(from, reason), stopped);
         }
     }
 
@@ -316,179 +281,16 @@ impl Follow {
             stopped.push(name.clone());
         }
     }
-}
 
-/// Tells whether a statement, in which TiCDC quotes every name, may speak of this table.
-fn names(query: &str, name: &TableName) -> bool {
-    query
-        .to_lowercase()
-        .contains(&quote(&name.table).to_lowercase())
+    /// Stops a table earlier than something else has stopped it in the same stretch.
+    fn stop_again(&mut self, name: &TableName, stop: Stop, stopped: &mut Vec<TableName>) {
+        if let Some(followed) = self.tables.get_mut(name) {
+            followed.stopped = None;
+        }
+        stopped.retain(|other| other != name);
+        self.stop(name, stop, stopped);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::feed::testing::{change, ddl, spill};
-    use crate::fence::FenceState;
-    use crate::schema::testing::integer_table;
-
-    fn follow() -> Follow {
-        let table = Arc::new(integer_table("s", "t"));
-        let followed = Followed {
-            table: Arc::clone(&table),
-            base: 10,
-            stopped: None,
-        };
-        let row = FenceRow {
-            state: FenceState::Complete,
-            w: 10,
-            next_w: 10,
-            offsets: vec![0],
-        };
-        Follow::new(
-            10,
-            vec![0],
-            &row,
-            BTreeMap::from([(table.name.clone(), followed)]),
-            spill(1 << 20),
-        )
-    }
-
-    fn insert(ts: CommitTs, id: u32) -> Message {
-        let id = format!(r#"{{"t":8,"f":11,"v":{id}}}"#);
-        let value = format!(r#"{{"u":{{"id":{id},"value":{{"t":8,"f":65,"v":null}}}}}}"#);
-        Message::Row(change(ts, &value))
-    }
-
-    fn push(follow: &mut Follow, offset: i64, message: Message) {
-        follow.on_message(0, offset, message).expect("room");
-    }
-
-    fn take(
-        follow: &mut Follow,
-        scope: impl Fn(&TableName) -> bool,
-    ) -> Option<BTreeSet<TableName>> {
-        follow.take_stretch(scope).expect("readable rows")
-    }
-
-    fn finish(follow: &mut Follow) -> Batch {
-        follow.batch().expect("readable rows").expect("a batch")
-    }
-
-    fn batch(follow: &mut Follow, messages: Vec<Message>) -> Batch {
-        for (offset, message) in messages.into_iter().enumerate() {
-            push(follow, offset as i64, message);
-        }
-        take(follow, |_| true).expect("a stretch");
-        finish(follow)
-    }
-
-    fn row_count(batch: &Batch) -> usize {
-        batch.parts.iter().map(Part::keys_at_most).sum()
-    }
-
-    #[test]
-    fn a_batch_reaches_to_one_below_the_watermark() {
-        let batch = batch(
-            &mut follow(),
-            vec![insert(11, 1), insert(20, 2), Message::Watermark(20)],
-        );
-        assert_eq!((batch.from, batch.to, row_count(&batch)), (10, 19, 1));
-    }
-
-    #[test]
-    fn an_idle_feed_still_makes_fences() {
-        let batch = batch(&mut follow(), vec![Message::Watermark(50)]);
-        assert_eq!((batch.to, row_count(&batch)), (49, 0));
-    }
-
-    #[test]
-    fn a_ddl_stops_its_table_after_the_rows_before_it() {
-        let mut follow = follow();
-        let messages = vec![
-            insert(11, 1),
-            Message::Ddl(ddl(12)),
-            insert(13, 2),
-            Message::Watermark(20),
-        ];
-        let first = batch(&mut follow, messages);
-        assert_eq!(row_count(&first), 1);
-        assert_eq!(first.stopped, [TableName::new("s", "t")]);
-        assert!(first.unprovable.contains(&TableName::new("s", "t")));
-        let later = batch(&mut follow, vec![insert(21, 3), Message::Watermark(30)]);
-        assert_eq!((row_count(&later), later.stopped.len()), (0, 0));
-    }
-
-    #[test]
-    fn rows_of_an_unknown_table_in_scope_make_it_stopped_and_not_forgotten() {
-        let mut follow = follow();
-        follow.tables.clear();
-        let batch = batch(&mut follow, vec![insert(11, 1), Message::Watermark(20)]);
-        assert_eq!(batch.stopped, [TableName::new("s", "t")]);
-        assert!(follow.tables()[&TableName::new("s", "t")].stopped.is_some());
-    }
-
-    #[test]
-    fn a_created_table_is_followed_from_its_creation() {
-        let mut follow = follow();
-        follow.tables.clear();
-        let mut creation = ddl(11);
-        creation.action = action::CREATE_TABLE;
-        for (offset, message) in [
-            Message::Ddl(creation),
-            insert(12, 1),
-            Message::Watermark(20),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            push(&mut follow, offset as i64, message);
-        }
-        let created = take(&mut follow, |_| true).expect("a stretch");
-        assert_eq!(created, BTreeSet::from([TableName::new("s", "t")]));
-        follow.add_table(Arc::new(integer_table("s", "t")));
-        let batch = finish(&mut follow);
-        assert_eq!((row_count(&batch), batch.stopped.len()), (1, 0));
-    }
-
-    #[test]
-    fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
-        let row = FenceRow {
-            state: FenceState::Applying,
-            w: 10,
-            next_w: 40,
-            offsets: vec![0],
-        };
-        let mut follow = Follow::new(10, vec![0], &row, follow().tables, spill(1 << 20));
-        push(&mut follow, 0, Message::Watermark(30));
-        assert!(take(&mut follow, |_| true).is_none());
-        push(&mut follow, 1, Message::Watermark(41));
-        assert!(take(&mut follow, |_| true).is_some());
-    }
-
-    #[test]
-    fn a_rename_stops_the_table_under_both_names() {
-        let mut follow = follow();
-        let mut rename = ddl(12);
-        rename.action = action::RENAME_TABLE;
-        rename.table = TableName::new("elsewhere", "new");
-        rename.query = "RENAME TABLE `s`.`t` TO `elsewhere`.`new`".to_owned();
-        push(&mut follow, 0, Message::Ddl(rename));
-        push(&mut follow, 1, Message::Watermark(20));
-        take(&mut follow, |name| name.schema == "s").expect("a stretch");
-        assert_eq!(finish(&mut follow).stopped, [TableName::new("s", "t")]);
-    }
-
-    #[test]
-    fn a_change_that_cannot_be_carried_stops_its_table_right_before_it() {
-        let mut follow = follow();
-        let broken = Message::Row(change(12, r#"{"u":{"id":{"t":8,"f":11,"v":2}}}"#));
-        let batch = batch(
-            &mut follow,
-            vec![insert(11, 1), broken, insert(13, 3), Message::Watermark(20)],
-        );
-        assert_eq!(row_count(&batch), 1);
-        let stop = follow.tables()[&TableName::new("s", "t")].stopped.as_ref();
-        assert_eq!(stop.map(|stop| stop.at), Some(11));
-    }
-}
+mod tests;

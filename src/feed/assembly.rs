@@ -131,7 +131,7 @@ mod tests {
 
     fn timestamps(stretch: &mut Stretch) -> Vec<CommitTs> {
         let mut found = Vec::new();
-        let seen = stretch.rows.for_each(|row| {
+        let seen = stretch.rows.for_each(|_, row| {
             found.push(row.commit_ts);
             Ok(())
         });

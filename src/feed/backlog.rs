@@ -17,12 +17,21 @@ pub struct Spill {
 }
 
 /// Where a message stood in the feed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Position {
     /// The partition.
     pub partition: usize,
     /// The offset of its record.
     pub offset: i64,
+}
+
+/// The message of a change, by which people find it again.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Origin {
+    /// When the change committed.
+    pub commit_ts: CommitTs,
+    /// Where its message stood.
+    pub position: Position,
 }
 
 /// Rows in no particular order, of which those up to a timestamp can be taken out.
@@ -136,15 +145,19 @@ impl Backlog {
             .collect()
     }
 
-    /// Shows each row, in no particular order.
+    /// Shows each row and where it stood, in no particular order.
     ///
     /// # Errors
     /// If rows on disk cannot be read, or with the first error of `see`.
-    pub fn for_each(&mut self, mut see: impl FnMut(&RowChange) -> Result<()>) -> Result<()> {
+    pub fn for_each(
+        &mut self,
+        mut see: impl FnMut(Position, &RowChange) -> Result<()>,
+    ) -> Result<()> {
         for run in &mut self.runs {
-            run.for_each(|_, row| see(&row))?;
+            run.for_each(|position, row| see(position, &row))?;
         }
-        self.memory.iter().try_for_each(|(_, row)| see(row))
+        let mut memory = self.memory.iter();
+        memory.try_for_each(|(position, row)| see(*position, row))
     }
 }
 
@@ -225,7 +238,7 @@ mod tests {
 
     fn timestamps(backlog: &mut Backlog) -> Vec<CommitTs> {
         let mut found = Vec::new();
-        let seen = backlog.for_each(|row| {
+        let seen = backlog.for_each(|_, row| {
             found.push(row.commit_ts);
             Ok(())
         });

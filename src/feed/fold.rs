@@ -1,7 +1,7 @@
 //! Folding a stretch of changes to the last image of each key.
 
 use super::part::{LastImages, Step};
-use super::{Backlog, CommitTs, FoldedRow, Part, RowChange, packed_row};
+use super::{Backlog, FoldedRow, Origin, Part, RowChange, packed_row};
 use crate::error::Result;
 use crate::row::{Canonical, Cells, Kind, Rows, Spool};
 use crate::schema::{Table, TableName};
@@ -26,8 +26,8 @@ pub struct Folded {
 pub struct FoldError {
     /// The table.
     pub table: TableName,
-    /// When the change committed.
-    pub commit_ts: CommitTs,
+    /// The message of the change.
+    pub origin: Origin,
     /// What is wrong.
     pub what: String,
 }
@@ -49,12 +49,16 @@ pub fn fold(
     let mut folding = Folding::new(rows, tables)?;
     let mut unfit: Option<FoldError> = None;
     let mut changes = 0;
-    rows.for_each(|change| {
+    rows.for_each(|position, change| {
         let Some(place) = places.get(&change.table).filter(|_| applies(change)) else {
             return Ok(());
         };
         changes += 1;
-        match keyed[*place].steps(change) {
+        let origin = Origin {
+            commit_ts: change.commit_ts,
+            position,
+        };
+        match keyed[*place].steps(change, origin) {
             Ok((left, taken)) => left
                 .into_iter()
                 .chain(taken)
@@ -62,11 +66,11 @@ pub fn fold(
             Err(what) => {
                 let earlier = unfit
                     .as_ref()
-                    .is_none_or(|at| change.commit_ts < at.commit_ts);
+                    .is_none_or(|at| origin.commit_ts < at.origin.commit_ts);
                 if earlier {
                     unfit = Some(FoldError {
                         table: change.table.clone(),
-                        commit_ts: change.commit_ts,
+                        origin,
                         what,
                     });
                 }
@@ -167,6 +171,7 @@ impl Keyed {
     fn steps(
         &mut self,
         change: &RowChange,
+        origin: Origin,
     ) -> std::result::Result<(Option<Step>, Option<Step>), String> {
         let images = change.images()?;
         if let Some(after) = &images.after
@@ -183,7 +188,8 @@ impl Keyed {
             let mut key = Rows::new();
             packed_row(&self.table, self.identity, &before, &mut key)?;
             let key = key.packed(0).to_vec();
-            left = Some(self.step(change, FoldedRow { key, row: None })?);
+            let row = None;
+            left = Some(self.step(FoldedRow { key, row, origin })?);
         }
         let Some(after) = images.after else {
             return Ok((left, None));
@@ -192,20 +198,17 @@ impl Keyed {
         packed_row(&self.table, self.table.columns.len(), &after, &mut row)?;
         let row = row.packed(0).to_vec();
         let key = Cells::prefix(&row, self.identity).to_vec();
-        let taken = self.step(
-            change,
-            FoldedRow {
-                key,
-                row: Some(row),
-            },
-        )?;
+        let taken = self.step(FoldedRow {
+            key,
+            row: Some(row),
+            origin,
+        })?;
         Ok((left, Some(taken)))
     }
 
-    fn step(&mut self, change: &RowChange, row: FoldedRow) -> std::result::Result<Step, String> {
+    fn step(&mut self, row: FoldedRow) -> std::result::Result<Step, String> {
         let canonical = self.canonical.row(&self.kinds, &row.key);
         Ok(Step {
-            commit_ts: change.commit_ts,
             taken: row.row.is_some(),
             canonical: canonical.map_err(|error| error.to_string())?.to_vec(),
             row,
@@ -217,7 +220,7 @@ impl Keyed {
 mod tests {
     use super::super::backlog::testing::spill;
     use super::super::open_protocol::tests::change;
-    use super::super::{FoldedTable, Position};
+    use super::super::{CommitTs, FoldedTable, Position};
     use super::*;
     use crate::schema::testing::integer_table;
 
@@ -385,7 +388,7 @@ mod tests {
         let error = fold_with(&rows, 1 << 20).expect_err("a column is missing");
         assert_eq!(error.what, "column value is missing in the message");
         assert_eq!(
-            (error.table.to_string().as_str(), error.commit_ts),
+            (error.table.to_string().as_str(), error.origin.commit_ts),
             ("s.t", 7)
         );
         let row = change(8, r#"{"u":{"id":{"t":8,"f":11,"v":1}}}"#);

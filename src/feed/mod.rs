@@ -2,6 +2,7 @@
 
 mod assembly;
 mod backlog;
+mod damaged;
 mod fold;
 mod image;
 mod open_protocol;
@@ -9,7 +10,8 @@ mod part;
 mod watermark;
 
 pub use assembly::{Assembly, Stretch};
-pub use backlog::{Backlog, Position, Spill};
+pub use backlog::{Backlog, Origin, Position, Spill};
+pub use damaged::rows_without_values;
 pub use fold::{FoldError, Folded, fold};
 pub use image::packed_row;
 pub use open_protocol::{ColumnValue, Ddl, Image, Images, Message, RowChange, decode};

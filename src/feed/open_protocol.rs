@@ -200,12 +200,32 @@ fn decode_one(key: &[u8], value: &[u8]) -> Result<Message, &'static str> {
     }
 }
 
-fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub(super) fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = bytes.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*number), rest))
 }
 
-fn take_framed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The key of a row's message, without its value.
+pub(super) struct RowKey {
+    /// When the change committed.
+    pub commit_ts: CommitTs,
+    /// The table.
+    pub table: TableName,
+}
+
+impl RowKey {
+    /// Reads a key; none if it is not that of a row which came whole.
+    pub fn read(key: &[u8]) -> Option<RowKey> {
+        let key: MessageKey = serde_json::from_slice(key).ok()?;
+        let whole = key.t == ROW && !key.ohk && key.ccl.is_empty() && !key.tbl.is_empty();
+        whole.then(|| RowKey {
+            commit_ts: key.ts,
+            table: TableName::new(key.scm, key.tbl),
+        })
+    }
+}
+
+pub(super) fn take_framed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = take_u64(bytes)?;
     rest.split_at_checked(usize::try_from(length).ok()?)
 }

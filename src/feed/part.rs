@@ -1,7 +1,7 @@
 //! What a stretch did to each key, in parts that fit into memory.
 
-use super::CommitTs;
 use super::backlog::damaged;
+use super::{CommitTs, Origin, Position};
 use crate::error::Result;
 use crate::row::{Cells, Spool};
 use crate::schema::Table;
@@ -19,6 +19,8 @@ pub struct FoldedRow {
     pub key: Vec<u8>,
     /// The whole packed row, or none if the key is gone.
     pub row: Option<Vec<u8>>,
+    /// The message of the last change.
+    pub origin: Origin,
 }
 
 /// What a stretch did to one table.
@@ -90,8 +92,6 @@ impl Part {
 /// What one change did to one key.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// When the change committed.
-    pub commit_ts: CommitTs,
     /// Whether the change left a row under the key, rather than took one away from it. Within one
     /// commit what was taken comes after what was left, because TiCDC may split an update of a key
     /// and send its halves in any order.
@@ -106,7 +106,9 @@ impl Step {
     pub(super) fn push_to(&self, table: usize, spool: &mut Spool) -> Result<()> {
         spool.push([
             Some((table as u64).to_le_bytes().as_slice()),
-            Some(&self.commit_ts.to_le_bytes()),
+            Some(&self.row.origin.commit_ts.to_le_bytes()),
+            Some(&(self.row.origin.position.partition as u64).to_le_bytes()),
+            Some(&self.row.origin.position.offset.to_le_bytes()),
             self.taken.then_some(&[]),
             Some(&self.canonical),
             Some(&self.row.key),
@@ -116,13 +118,20 @@ impl Step {
 
     fn unpacked(mut cells: Cells<'_>) -> Option<(usize, Step)> {
         let table = u64::from_le_bytes(cells.next()??.try_into().ok()?) as usize;
-        let step = Step {
+        let origin = Origin {
             commit_ts: CommitTs::from_le_bytes(cells.next()??.try_into().ok()?),
+            position: Position {
+                partition: u64::from_le_bytes(cells.next()??.try_into().ok()?) as usize,
+                offset: i64::from_le_bytes(cells.next()??.try_into().ok()?),
+            },
+        };
+        let step = Step {
             taken: cells.next()?.is_some(),
             canonical: cells.next()??.to_vec(),
             row: FoldedRow {
                 key: cells.next()??.to_vec(),
                 row: cells.next()?.map(<[u8]>::to_vec),
+                origin,
             },
         };
         Some((table, step))
@@ -131,7 +140,7 @@ impl Step {
 
 /// The last step of each key, whatever the order in which steps come.
 #[derive(Debug)]
-pub(super) struct LastImages(Vec<HashMap<Vec<u8>, (CommitTs, bool, FoldedRow)>>);
+pub(super) struct LastImages(Vec<HashMap<Vec<u8>, (bool, FoldedRow)>>);
 
 impl LastImages {
     /// Begins with no key in any of `count` tables.
@@ -140,10 +149,10 @@ impl LastImages {
     }
 
     pub(super) fn add(&mut self, table: usize, step: Step) {
-        let last = (step.commit_ts, step.taken);
-        let (at, taken, row) = self.0[table].entry(step.canonical).or_default();
-        if (*at, *taken) <= last {
-            (*at, *taken, *row) = (step.commit_ts, step.taken, step.row);
+        let last = (step.row.origin.commit_ts, step.taken);
+        let (taken, row) = self.0[table].entry(step.canonical).or_default();
+        if (row.origin.commit_ts, *taken) <= last {
+            (*taken, *row) = (step.taken, step.row);
         }
     }
 
@@ -152,7 +161,7 @@ impl LastImages {
         touched
             .filter(|(keys, _)| !keys.is_empty())
             .map(|(keys, table)| {
-                let mut rows: Vec<_> = keys.into_values().map(|(_, _, row)| row).collect();
+                let mut rows: Vec<_> = keys.into_values().map(|(_, row)| row).collect();
                 // One order makes statements, and with them locks and tests, repeatable.
                 rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
                 FoldedTable {

@@ -56,7 +56,7 @@ impl FenceRow {
 }
 
 /// Returns the statements that make rowproof's own tables on the target, where they are missing.
-pub fn record_schema() -> [&'static str; 6] {
+pub fn record_schema() -> [&'static str; 7] {
     [
         "CREATE TABLE IF NOT EXISTS rowproof.task (
             task VARCHAR(64) NOT NULL PRIMARY KEY,
@@ -95,6 +95,17 @@ pub fn record_schema() -> [&'static str; 6] {
             reason TEXT NULL,
             PRIMARY KEY (task, table_schema, table_name)
         ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: the tables of a migration'",
+        "CREATE TABLE IF NOT EXISTS rowproof.dead_letter (
+            task VARCHAR(64) NOT NULL,
+            table_schema VARCHAR(64) NOT NULL,
+            table_name VARCHAR(64) NOT NULL,
+            commit_ts BIGINT UNSIGNED NOT NULL COMMENT 'when the change committed on the source',
+            topic VARCHAR(255) NOT NULL,
+            feed_partition INT NOT NULL,
+            feed_offset BIGINT NOT NULL COMMENT 'the record of the topic that holds the change',
+            reason TEXT NOT NULL,
+            PRIMARY KEY (task, table_schema, table_name)
+        ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: the change for which a table is held; it commits with the batch that left it out'",
         "CREATE TABLE IF NOT EXISTS rowproof.load_chunk (
             task VARCHAR(64) NOT NULL,
             table_schema VARCHAR(64) NOT NULL,

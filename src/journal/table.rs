@@ -261,6 +261,14 @@ fn verdict_now(
     seen: Option<Fence>,
 ) -> Verdict {
     match (read, seen) {
+        // Rows that differed before a table was held say little of it now; that it is held does.
+        (
+            Verdict::Unproven {
+                reason: Reason::Held,
+                detail,
+            },
+            _,
+        ) => Verdict::unproven(Reason::Held, detail),
         (Verdict::Unproven { reason, detail }, None) => Verdict::Unproven { reason, detail },
         (_, Some(fence)) if repaired < differences => Verdict::Different {
             fence,
@@ -338,6 +346,13 @@ mod tests {
             verdict_now(unproven.clone(), Some(NEW), 0, 0, None),
             unproven
         );
+    }
+
+    #[test]
+    fn inv_2_a_held_table_says_so_whatever_was_known_of_it_before() {
+        let held = Verdict::unproven(Reason::Held, "error 1062");
+        assert_eq!(verdict_now(held.clone(), Some(NEW), 2, 0, Some(OLD)), held);
+        assert_eq!(verdict_now(held.clone(), Some(NEW), 0, 0, None), held);
     }
 
     #[test]

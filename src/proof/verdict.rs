@@ -34,6 +34,8 @@ pub enum Reason {
     NotRead,
     /// A DDL in the feed stopped the table.
     Ddl,
+    /// The table is held: a change of it can never be applied, and nothing of it is since.
+    Held,
     /// The two definitions do not allow their rows to be compared.
     Schema,
     /// The definition changed while an older snapshot was read.
@@ -55,6 +57,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Reason::NotRead => "not read",
             Reason::Ddl => "DDL",
+            Reason::Held => "held",
             Reason::Schema => "schema differs",
             Reason::SchemaChanged => "schema changed under the read",
             Reason::Expired => "snapshot expired",

@@ -3,6 +3,7 @@
 use super::Site;
 use super::response::{unreadable, with_body};
 use crate::journal::Phase;
+use crate::proof::{Reason, Verdict};
 use crate::report::Summary;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -65,6 +66,15 @@ fn verdicts(summary: &Summary, metrics: &mut Metrics) {
             ("different", different),
             ("unproven", unproven),
         ],
+    );
+    let is_held = |table: &&crate::report::TableLine| {
+        let reason = Reason::Held;
+        matches!(&table.verdict, Verdict::Unproven { reason: why, .. } if *why == reason)
+    };
+    metrics.gauge(
+        "held_tables",
+        "Tables that are held because of a change that can never be applied",
+        summary.tables.iter().filter(is_held).count() as u64,
     );
     let sum = |of: fn(&crate::report::TableLine) -> u64| summary.tables.iter().map(of).sum();
     metrics.family(

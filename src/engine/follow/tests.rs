@@ -1,0 +1,259 @@
+//! Tests of the machine: messages in, batches out.
+
+use super::*;
+use crate::feed::testing::{change, ddl, spill};
+use crate::fence::FenceState;
+use crate::schema::testing::integer_table;
+
+fn follow() -> Follow {
+    let table = Arc::new(integer_table("s", "t"));
+    let followed = Followed {
+        table: Arc::clone(&table),
+        base: 10,
+        stopped: None,
+    };
+    let row = FenceRow {
+        state: FenceState::Complete,
+        w: 10,
+        next_w: 10,
+        offsets: vec![0],
+    };
+    Follow::new(
+        10,
+        vec![0],
+        &row,
+        BTreeMap::from([(table.name.clone(), followed)]),
+        spill(1 << 20),
+    )
+}
+
+fn insert(ts: CommitTs, id: u32) -> Message {
+    let id = format!(r#"{{"t":8,"f":11,"v":{id}}}"#);
+    let value = format!(r#"{{"u":{{"id":{id},"value":{{"t":8,"f":65,"v":null}}}}}}"#);
+    Message::Row(change(ts, &value))
+}
+
+fn push(follow: &mut Follow, offset: i64, message: Message) {
+    follow.on_message(0, offset, message).expect("room");
+}
+
+fn take(follow: &mut Follow, scope: impl Fn(&TableName) -> bool) -> Option<BTreeSet<TableName>> {
+    follow.take_stretch(scope).expect("readable rows")
+}
+
+fn finish(follow: &mut Follow) -> Batch {
+    follow.batch().expect("readable rows").expect("a batch")
+}
+
+fn batch(follow: &mut Follow, messages: Vec<Message>) -> Batch {
+    for (offset, message) in messages.into_iter().enumerate() {
+        push(follow, offset as i64, message);
+    }
+    take(follow, |_| true).expect("a stretch");
+    finish(follow)
+}
+
+fn row_count(batch: &Batch) -> usize {
+    batch.parts.iter().map(Part::keys_at_most).sum()
+}
+
+#[test]
+fn a_batch_reaches_to_one_below_the_watermark() {
+    let batch = batch(
+        &mut follow(),
+        vec![insert(11, 1), insert(20, 2), Message::Watermark(20)],
+    );
+    assert_eq!((batch.from, batch.to, row_count(&batch)), (10, 19, 1));
+}
+
+#[test]
+fn an_idle_feed_still_makes_fences() {
+    let batch = batch(&mut follow(), vec![Message::Watermark(50)]);
+    assert_eq!((batch.to, row_count(&batch)), (49, 0));
+}
+
+#[test]
+fn a_ddl_stops_its_table_after_the_rows_before_it() {
+    let mut follow = follow();
+    let messages = vec![
+        insert(11, 1),
+        Message::Ddl(ddl(12)),
+        insert(13, 2),
+        Message::Watermark(20),
+    ];
+    let first = batch(&mut follow, messages);
+    assert_eq!(row_count(&first), 1);
+    assert_eq!(first.stopped, [TableName::new("s", "t")]);
+    assert!(first.unprovable.contains_key(&TableName::new("s", "t")));
+    let later = batch(&mut follow, vec![insert(21, 3), Message::Watermark(30)]);
+    assert_eq!((row_count(&later), later.stopped.len()), (0, 0));
+}
+
+#[test]
+fn rows_of_an_unknown_table_in_scope_make_it_stopped_and_not_forgotten() {
+    let mut follow = follow();
+    follow.tables.clear();
+    let batch = batch(&mut follow, vec![insert(11, 1), Message::Watermark(20)]);
+    assert_eq!(batch.stopped, [TableName::new("s", "t")]);
+    assert!(follow.tables()[&TableName::new("s", "t")].stopped.is_some());
+}
+
+#[test]
+fn a_created_table_is_followed_from_its_creation() {
+    let mut follow = follow();
+    follow.tables.clear();
+    let mut creation = ddl(11);
+    creation.action = action::CREATE_TABLE;
+    for (offset, message) in [
+        Message::Ddl(creation),
+        insert(12, 1),
+        Message::Watermark(20),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        push(&mut follow, offset as i64, message);
+    }
+    let created = take(&mut follow, |_| true).expect("a stretch");
+    assert_eq!(created, BTreeSet::from([TableName::new("s", "t")]));
+    follow.add_table(Arc::new(integer_table("s", "t")));
+    let batch = finish(&mut follow);
+    assert_eq!((row_count(&batch), batch.stopped.len()), (1, 0));
+}
+
+#[test]
+fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
+    let row = FenceRow {
+        state: FenceState::Applying,
+        w: 10,
+        next_w: 40,
+        offsets: vec![0],
+    };
+    let mut follow = Follow::new(10, vec![0], &row, follow().tables, spill(1 << 20));
+    push(&mut follow, 0, Message::Watermark(30));
+    assert!(take(&mut follow, |_| true).is_none());
+    push(&mut follow, 1, Message::Watermark(41));
+    assert!(take(&mut follow, |_| true).is_some());
+}
+
+#[test]
+fn a_rename_stops_the_table_under_both_names() {
+    let mut follow = follow();
+    let mut rename = ddl(12);
+    rename.action = action::RENAME_TABLE;
+    rename.table = TableName::new("elsewhere", "new");
+    rename.query = "RENAME TABLE `s`.`t` TO `elsewhere`.`new`".to_owned();
+    push(&mut follow, 0, Message::Ddl(rename));
+    push(&mut follow, 1, Message::Watermark(20));
+    take(&mut follow, |name| name.schema == "s").expect("a stretch");
+    assert_eq!(finish(&mut follow).stopped, [TableName::new("s", "t")]);
+}
+
+#[test]
+fn a_change_that_cannot_be_carried_stops_its_table_right_before_it() {
+    let mut follow = follow();
+    let broken = Message::Row(change(12, r#"{"u":{"id":{"t":8,"f":11,"v":2}}}"#));
+    let batch = batch(
+        &mut follow,
+        vec![insert(11, 1), broken, insert(13, 3), Message::Watermark(20)],
+    );
+    assert_eq!(row_count(&batch), 1);
+    let stop = follow.tables()[&TableName::new("s", "t")].stopped.as_ref();
+    assert_eq!(stop.map(|stop| stop.at), Some(11));
+}
+
+fn two_tables() -> Follow {
+    let mut follow = follow();
+    let other = Arc::new(integer_table("s", "other"));
+    let followed = Followed {
+        table: Arc::clone(&other),
+        base: 10,
+        stopped: None,
+    };
+    follow.tables.insert(other.name.clone(), followed);
+    follow
+}
+
+fn of_other(message: Message) -> Message {
+    match message {
+        Message::Row(row) => {
+            let name = TableName::new("s", "other");
+            Message::Row(RowChange::new(row.commit_ts, name, row.value()))
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn inv_1_a_refused_table_is_held_alone_and_the_rest_of_the_batch_stays() {
+    let mut follow = two_tables();
+    let messages = vec![
+        insert(11, 1),
+        of_other(insert(12, 2)),
+        Message::Watermark(20),
+    ];
+    let mut first = batch(&mut follow, messages);
+    let name = TableName::new("s", "t");
+    let mut tables = first.parts[0].tables().expect("a part").into_owned();
+    let letter = tables.remove(1).rows[0].origin;
+    assert_eq!((letter.commit_ts, letter.position.offset), (11, 0));
+    follow.hold(&mut first, &name, "error 1062", letter);
+    assert_eq!(first.stopped, std::slice::from_ref(&name));
+    assert_eq!(first.refused, BTreeSet::from([name.clone()]));
+    let stop = &first.unprovable[&name];
+    assert_eq!(
+        (stop.at, stop.is_held()),
+        (10, true),
+        "nothing of the batch is in"
+    );
+    let messages = vec![
+        insert(21, 1),
+        of_other(insert(22, 3)),
+        Message::Watermark(30),
+    ];
+    let later = batch(&mut follow, messages);
+    assert_eq!((row_count(&later), later.stopped.len()), (1, 0));
+    assert!(later.unprovable.contains_key(&name));
+    assert!(
+        later.refused.is_empty(),
+        "nothing of it is in the batch at all"
+    );
+}
+
+#[test]
+fn inv_3_a_table_that_the_record_says_is_stopped_is_written_no_more() {
+    let mut follow = two_tables();
+    let name = TableName::new("s", "t");
+    let stop = Stop::new(15, "it was stopped before the crash");
+    follow.tables.get_mut(&name).expect("it").stopped = Some(stop);
+    // The batch that stopped it wrote what came before, and is read again.
+    let messages = vec![insert(12, 1), of_other(insert(12, 2))];
+    let again = batch(
+        &mut follow,
+        messages
+            .into_iter()
+            .chain([Message::Watermark(20)])
+            .collect(),
+    );
+    assert_eq!((row_count(&again), again.stopped.len()), (1, 0));
+}
+
+#[test]
+fn a_damaged_message_before_a_ddl_holds_its_table_before_the_ddl() {
+    let mut follow = follow();
+    let damaged = Message::Row(change(12, ""));
+    let messages = vec![
+        insert(11, 1),
+        damaged,
+        Message::Ddl(ddl(14)),
+        Message::Watermark(20),
+    ];
+    let batch = batch(&mut follow, messages);
+    let stop = &batch.unprovable[&TableName::new("s", "t")];
+    let letter = stop.letter.expect("it is held");
+    assert_eq!(
+        (stop.at, letter.commit_ts, letter.position.offset),
+        (11, 12, 1)
+    );
+    assert_eq!((batch.stopped.len(), row_count(&batch)), (1, 1));
+}

@@ -1,0 +1,53 @@
+//! Tables that are followed, and those that are not any more.
+
+use crate::feed::{CommitTs, Origin};
+use crate::schema::Table;
+use std::sync::Arc;
+
+/// A table that is followed, or was until something stopped it.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// The definition by which rows are read, written and compared.
+    pub table: Arc<Table>,
+    /// The timestamp from which changes are applied: what committed later is not in the load.
+    pub base: CommitTs,
+    /// Why and when following ended. A stopped table is `Unproven`, never silently behind.
+    pub stopped: Option<Stop>,
+}
+
+/// The end of following a table, and of no other: the batch that ends it records that in its own
+/// transaction, and from then on nothing of the table is written until it has a new base.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stop {
+    /// The last timestamp whose rows were applied.
+    pub at: CommitTs,
+    /// What happened, for people.
+    pub reason: String,
+    /// The change that can never be applied, of a table that is *held* because of one. It stays in
+    /// the feed, and its place in the record; none of a table that a DDL stopped.
+    pub letter: Option<Origin>,
+}
+
+impl Stop {
+    /// Stops a table for a reason that lies in no change of a row.
+    pub fn new(at: CommitTs, reason: impl Into<String>) -> Stop {
+        Stop {
+            at,
+            reason: reason.into(),
+            letter: None,
+        }
+    }
+
+    /// Holds a table at `at` because of a change that can never be applied.
+    pub fn held(at: CommitTs, reason: impl Into<String>, letter: Origin) -> Stop {
+        Stop {
+            letter: Some(letter),
+            ..Stop::new(at, reason)
+        }
+    }
+
+    /// Tells whether the table is held because of a change that can never be applied.
+    pub fn is_held(&self) -> bool {
+        self.letter.is_some()
+    }
+}
