@@ -17,6 +17,7 @@ mod repair;
 mod schema;
 mod spill;
 mod status;
+mod trust;
 mod whole;
 
 pub use check::{CheckOutcome, CheckedTable, CheckedView, check};
