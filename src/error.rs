@@ -123,6 +123,13 @@ impl Error {
         self
     }
 
+    /// Takes the same for another kind of error, where a caller knows more.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     /// Returns the kind, on which callers decide.
     pub fn kind(&self) -> ErrorKind {
         self.kind

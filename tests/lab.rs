@@ -82,6 +82,16 @@ impl Lab {
         }
     }
 
+    /// Returns a value of lab.env.
+    pub fn value(&self, name: &str) -> &str {
+        &self.env[name]
+    }
+
+    /// Returns the path of a certificate or key that the lab made.
+    pub fn tls_file(&self, name: &str) -> PathBuf {
+        Path::new(&self.env["LAB_DIR"]).join("tls").join(name)
+    }
+
     fn port(&self, name: &str) -> u16 {
         self.env[name].parse().expect("a port in lab.env")
     }
@@ -119,15 +129,24 @@ impl Lab {
 
     /// Runs the lab's feed command.
     pub fn feed(&self, arguments: &[&str]) {
-        let output = Command::new(repository().join("fixtures/lab/feed"))
+        self.fixture("feed", arguments);
+    }
+
+    /// Makes a SCRAM user in Kafka, or changes the user's password.
+    pub fn kafka_user(&self, name: &str, password: &str) {
+        self.fixture("kafka-user", &["--name", name, "--password", password]);
+    }
+
+    fn fixture(&self, program: &str, arguments: &[&str]) {
+        let output = Command::new(repository().join("fixtures/lab").join(program))
             .args(arguments)
             .args(["--dir", &self.env["LAB_DIR"]])
             .stdin(Stdio::null())
             .output()
-            .expect("fixtures/lab/feed");
+            .unwrap_or_else(|error| panic!("fixtures/lab/{program}: {error}"));
         assert!(
             output.status.success(),
-            "feed {arguments:?}: {}",
+            "{program} {arguments:?}: {}",
             text(&output)
         );
     }

@@ -26,6 +26,7 @@ mod road;
 mod routes;
 mod schema;
 mod secrecy;
+mod security;
 mod types;
 mod web;
 mod wide_rows;

@@ -3,28 +3,25 @@
 //! Partitions are assigned by hand and offsets are never committed to Kafka: where to read on
 //! stands in the fence row, in the transaction of the rows (INV-3).
 
+mod client;
+mod fault;
+mod reach;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, Message, decode, physical_ms, rows_without_values};
+use crate::feed::{Message, decode, rows_without_values};
 use crate::task::FeedTask;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{Consumer, StreamConsumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use client::{Client, METADATA_TIMEOUT, look_up, open, partitions_of};
+use fault::{Trouble, failure, foreign, is_passing, lost_offset, no_topic, repartitioned};
+use rdkafka::consumer::Consumer;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long a question to the brokers may take.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often it is tried to come back to brokers that accept rowproof no more.
+const REOPEN_TRIES: u32 = 8;
 
-/// How long the feed may be silent while its reach is looked up. TiCDC sends a watermark a second, but
-/// the locks of a session that died hold it back until they expire, which takes TiDB half a minute.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// The age in milliseconds at which a watermark no longer shows that its changefeed lives.
-const WATERMARK_AGE_MAX_MS: u64 = 300_000;
-
-/// How many records of a partition are looked through for a watermark before the end, at first.
-const LOOK_BACK: i64 = 200;
+/// The pause between two such tries.
+const REOPEN_PAUSE: Duration = Duration::from_secs(3);
 
 /// The messages of one Kafka record, and where it stood.
 #[derive(Debug)]
@@ -41,9 +38,14 @@ pub struct FeedRecord {
 
 /// The feed's topic.
 pub struct Feed {
-    consumer: StreamConsumer,
+    task: FeedTask,
+    client: Client,
     topic: String,
     partitions: usize,
+    /// For each partition the offset of the next record; empty before anything is read.
+    next_offsets: Vec<i64>,
+    /// Set when the brokers accept this client no more.
+    is_shut_out: bool,
 }
 
 impl std::fmt::Debug for Feed {
@@ -56,51 +58,16 @@ impl Feed {
     /// Connects to the brokers and looks the topic up.
     ///
     /// # Errors
-    /// If no broker answers, or the topic does not exist.
+    /// If no broker answers or accepts rowproof, or the topic does not exist.
     pub async fn connect(task: &FeedTask) -> Result<Feed> {
-        let task = task.clone();
-        blocking(move || Feed::connect_blocking(&task)).await
-    }
-
-    fn connect_blocking(task: &FeedTask) -> Result<Feed> {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &task.brokers)
-            .set("group.id", "rowproof")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            // An offset that Kafka no longer has is lost data: it must be loud.
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            // Bounds of what librdkafka holds for us (INV-8).
-            .set("queued.max.messages.kbytes", "16384")
-            .set("fetch.message.max.bytes", "4194304")
-            .set("log_level", "2");
-        for (name, value) in &task.settings {
-            config.set(name, value);
-        }
-        let consumer: StreamConsumer = config.create().map_err(|error| {
-            // The error's own text holds the value, which may be a password (INV-7).
-            let name = match &error {
-                KafkaError::ClientConfig(_, _, name, _) => name.as_str(),
-                _ => "one of them",
-            };
-            Error::new(
-                ErrorKind::Usage,
-                format!("[feed] settings: librdkafka refuses {name}"),
-            )
-            .advise("see librdkafka's list of settings")
-        })?;
-        let topic = task.topic().to_owned();
-        let partitions =
-            partitions_of(&consumer, &topic).map_err(|error| failure(&task.brokers, &error))?;
-        if partitions == 0 {
-            return Err(no_topic(&topic, &task.brokers));
-        }
+        let (client, partitions) = connected(task).await?;
         Ok(Feed {
-            consumer,
-            topic,
+            task: task.clone(),
+            client,
+            topic: task.topic().to_owned(),
             partitions,
+            next_offsets: Vec::new(),
+            is_shut_out: false,
         })
     }
 
@@ -116,8 +83,10 @@ impl Feed {
     /// If the number has changed. That the brokers do not answer is no error here: reading will
     /// tell.
     pub fn assert_partitions(&self) -> Result<()> {
-        let found =
-            tokio::task::block_in_place(|| partitions_of(&self.consumer, &self.topic)).unwrap_or(0);
+        let found = tokio::task::block_in_place(|| {
+            partitions_of(&self.client, &self.topic, METADATA_TIMEOUT)
+        })
+        .unwrap_or(0);
         if found == self.partitions || found == 0 {
             return Ok(());
         }
@@ -130,7 +99,7 @@ impl Feed {
             (0..self.partitions)
                 .map(|partition| {
                     let partition = partition_number(partition);
-                    self.consumer
+                    self.client
                         .fetch_watermarks(&self.topic, partition, METADATA_TIMEOUT)
                         .map_err(|error| failure(&self.topic, &error))
                 })
@@ -142,15 +111,13 @@ impl Feed {
     ///
     /// # Errors
     /// If the number of partitions has changed, or Kafka no longer holds an offset.
-    pub async fn seek(&self, offsets: &[i64]) -> Result<()> {
+    pub async fn seek(&mut self, offsets: &[i64]) -> Result<()> {
         if offsets.len() != self.partitions {
             return Err(repartitioned(&self.topic, self.partitions, offsets.len()));
         }
-        for (partition, ((first, end), offset)) in
-            self.ends().await?.iter().zip(offsets).enumerate()
-        {
-            if offset < first || offset > end {
-                return Err(lost_offset(&self.topic, partition, *offset, *first, *end));
+        for (partition, (held, offset)) in self.ends().await?.iter().zip(offsets).enumerate() {
+            if *offset < held.0 || *offset > held.1 {
+                return Err(lost_offset(&self.topic, partition, *offset, *held));
             }
         }
         let mut list = TopicPartitionList::new();
@@ -162,19 +129,25 @@ impl Feed {
             )
             .map_err(|error| failure(&self.topic, &error))?;
         }
-        self.consumer
+        self.client
             .assign(&list)
-            .map_err(|error| failure(&self.topic, &error))
+            .map_err(|error| failure(&self.topic, &error))?;
+        self.next_offsets = offsets.to_vec();
+        Ok(())
     }
 
-    /// Returns the next record, as soon as there is one.
+    /// Returns the next record, as soon as there is one. It may be abandoned at any moment and
+    /// called again.
     ///
     /// # Errors
     /// If it is not in Open Protocol, or reading fails for good; passing faults are retried by
     /// librdkafka.
-    pub async fn next(&self) -> Result<FeedRecord> {
+    pub async fn next(&mut self) -> Result<FeedRecord> {
         loop {
-            match self.consumer.recv().await {
+            if self.is_shut_out {
+                self.reopen().await?;
+            }
+            let error = match self.client.recv().await {
                 Ok(message) => {
                     let partition = usize::try_from(message.partition()).unwrap_or_default();
                     let key = message.key().unwrap_or_default();
@@ -183,6 +156,7 @@ impl Feed {
                         let foreign = foreign(&self.topic, partition, message.offset(), what);
                         rows_without_values(key).ok_or(foreign)
                     })?;
+                    self.next_offsets[partition] = message.offset() + 1;
                     return Ok(FeedRecord {
                         partition,
                         offset: message.offset(),
@@ -190,173 +164,72 @@ impl Feed {
                         bytes: key.len() + value.len(),
                     });
                 }
-                Err(error) if is_passing(&error) => {}
-                Err(error) => return Err(failure(&self.topic, &error)),
+                Err(error) => error,
+            };
+            match Trouble::of(&error, "") {
+                Some(trouble) => {
+                    let error = trouble.error(&self.task.brokers);
+                    tracing::warn!(error = %error.message(), "connecting anew");
+                    self.is_shut_out = true;
+                }
+                None if is_passing(&error) => {}
+                None => return Err(failure(&self.topic, &error)),
             }
         }
     }
 
-    /// Proves that the feed covers everything that commits after `base`: each partition must hold a
-    /// watermark at or below it. Messages up to `ends` were there before `base` was taken.
+    /// Begins anew where it stood, with the passwords and certificates that the files hold now:
+    /// librdkafka keeps those with which a client was made.
     ///
     /// # Errors
-    /// If a partition's first watermark is above `base`, or none comes at all.
-    pub async fn assert_reaches_back(&self, base: CommitTs, ends: &[(i64, i64)]) -> Result<()> {
-        let mut covered = vec![false; self.partitions];
-        let mut look_back = LOOK_BACK;
+    /// If the brokers do not accept it after a while either.
+    async fn reopen(&mut self) -> Result<()> {
+        let mut tries = REOPEN_TRIES;
         loop {
-            let starts: Vec<i64> = ends
-                .iter()
-                .map(|(first, end)| (end - look_back).max(*first))
-                .collect();
-            self.seek(&starts).await?;
-            let complete = self.look_for_watermarks(base, ends, &mut covered).await?;
-            if covered.iter().all(|covered| *covered) {
-                return Ok(());
-            }
-            let all_read = starts
-                .iter()
-                .zip(ends)
-                .all(|(start, (first, _))| start == first);
-            if all_read || !complete {
-                return Err(self.uncovered(base, &covered));
-            }
-            look_back = look_back.saturating_mul(16);
-        }
-    }
-
-    /// Reads on until every partition has shown a watermark; tells whether all of them did.
-    async fn look_for_watermarks(
-        &self,
-        base: CommitTs,
-        ends: &[(i64, i64)],
-        covered: &mut [bool],
-    ) -> Result<bool> {
-        let mut passed: Vec<bool> = covered.to_vec();
-        let deadline = Instant::now() + SILENCE_MAX;
-        while !passed.iter().all(|passed| *passed) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(record) = tokio::time::timeout(left, self.next()).await else {
-                return Ok(false);
-            };
-            let record = record?;
-            for message in &record.messages {
-                if let Message::Watermark(ts) = message {
-                    covered[record.partition] |= is_alive_at(*ts, base);
-                    // The first watermark behind the end settles it: later ones are higher.
-                    passed[record.partition] |=
-                        is_alive_at(*ts, base) || record.offset >= ends[record.partition].1;
+            tries -= 1;
+            let error = match self.reopen_once().await {
+                Ok(()) => {
+                    self.is_shut_out = false;
+                    return Ok(());
                 }
+                Err(error) => error,
+            };
+            let passes = matches!(
+                error.kind(),
+                ErrorKind::Refused | ErrorKind::Usage | ErrorKind::Unavailable
+            );
+            if tries == 0 || !passes {
+                return Err(error);
             }
+            tracing::warn!(error = %error.message(), "trying again");
+            tokio::time::sleep(REOPEN_PAUSE).await;
         }
-        Ok(true)
     }
 
-    fn uncovered(&self, base: CommitTs, covered: &[bool]) -> Error {
-        let missing: Vec<String> = covered
-            .iter()
-            .enumerate()
-            .filter(|(_, covered)| !**covered)
-            .map(|(partition, _)| partition.to_string())
-            .collect();
-        Error::new(
-            ErrorKind::Feed,
-            format!(
-                "the feed does not reach back to the start of the load: topic {} has no watermark \
-                 of the five minutes up to {base} on partition {}",
-                self.topic,
-                missing.join(", ")
-            ),
-        )
-        .advise(format!(
-            "create the changefeed first, or look why it sends no watermark: cdc cli changefeed \
-             create --sink-uri=\"kafka://BROKER/{}?protocol=open-protocol&partition-num={}\"",
-            self.topic, self.partitions
-        ))
+    async fn reopen_once(&mut self) -> Result<()> {
+        let (client, partitions) = connected(&self.task).await?;
+        if partitions != self.partitions {
+            return Err(repartitioned(&self.topic, partitions, self.partitions));
+        }
+        let old = std::mem::replace(&mut self.client, client);
+        // Closing it waits for its threads.
+        tokio::task::spawn_blocking(move || drop(old));
+        let offsets = self.next_offsets.clone();
+        self.seek(&offsets).await
     }
 }
 
-/// Tells whether a watermark shows that the feed covered `base` and was alive then: one that a
-/// changefeed left behind which was removed long ago covers nothing.
-fn is_alive_at(watermark: CommitTs, base: CommitTs) -> bool {
-    watermark <= base && physical_ms(base) - physical_ms(watermark) < WATERMARK_AGE_MAX_MS
-}
-
-/// Tells faults after which librdkafka goes on by itself.
-fn is_passing(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::BrokerTransportFailure
-                | RDKafkaErrorCode::AllBrokersDown
-                | RDKafkaErrorCode::OperationTimedOut
-                | RDKafkaErrorCode::NotCoordinator
-                | RDKafkaErrorCode::NotLeaderForPartition
-                | RDKafkaErrorCode::LeaderNotAvailable
-                | RDKafkaErrorCode::PartitionEOF
-        )
-    )
-}
-
-fn failure(place: &str, error: &KafkaError) -> Error {
-    let kind = if is_passing(error) {
-        ErrorKind::Unavailable
-    } else {
-        ErrorKind::Feed
-    };
-    Error::new(kind, format!("Kafka ({place}): {error}"))
-        .advise("check [feed] brokers and topics in the task file, and that Kafka runs")
-}
-
-fn no_topic(topic: &str, brokers: &str) -> Error {
-    Error::new(
-        ErrorKind::Feed,
-        format!("Kafka ({brokers}) has no topic {topic}"),
-    )
-    .advise(format!(
-        "create the changefeed: cdc cli changefeed create \
-         --sink-uri=\"kafka://{brokers}/{topic}?protocol=open-protocol&partition-num=4\""
-    ))
-}
-
-/// Returns how many partitions a topic has; 0 if it does not exist.
-fn partitions_of(consumer: &StreamConsumer, topic: &str) -> KafkaResult<usize> {
-    let metadata = consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
-    Ok(metadata
-        .topics()
-        .first()
-        .filter(|found| found.error().is_none())
-        .map_or(0, |found| found.partitions().len()))
-}
-
-fn repartitioned(topic: &str, now: usize, before: usize) -> Error {
-    Error::new(
-        ErrorKind::Feed,
-        format!("topic {topic} has {now} partitions now and had {before} when the feed began"),
-    )
-    .advise("rows may have moved between partitions: begin again with a new task name")
-}
-
-fn lost_offset(topic: &str, partition: usize, offset: i64, first: i64, end: i64) -> Error {
-    Error::new(
-        ErrorKind::Feed,
-        format!(
-            "topic {topic} partition {partition} must be read from offset {offset}, but Kafka \
-             holds {first} to {end}: changes are lost"
-        ),
-    )
-    .advise("raise the topic's retention and begin again with a new task name")
-}
-
-fn foreign(topic: &str, partition: usize, offset: i64, what: &str) -> Error {
-    Error::new(
-        ErrorKind::Feed,
-        format!("topic {topic} partition {partition} offset {offset}: {what}"),
-    )
-    .advise(
-        "the topic must carry one changefeed with protocol=open-protocol and nothing else; \
-         create one with a topic of its own",
-    )
+/// Makes a client and counts the partitions of the topic.
+async fn connected(task: &FeedTask) -> Result<(Client, usize)> {
+    let task = task.clone();
+    blocking(move || {
+        let client = open(&task)?;
+        match look_up(&client, &task, task.topic())? {
+            0 => Err(no_topic(task.topic(), &task.brokers)),
+            partitions => Ok((client, partitions)),
+        }
+    })
+    .await
 }
 
 fn partition_number(partition: usize) -> i32 {

@@ -17,11 +17,6 @@ pub fn failure(server: &str, error: &sqlx::Error) -> Error {
             let what = format!("the connection to {server} failed: {}", error.kind());
             Error::new(ErrorKind::Transient, what)
         }
-        sqlx::Error::Tls(_) => Error::new(
-            ErrorKind::Unavailable,
-            format!("no TLS connection to {server}"),
-        )
-        .advise("check the server's certificate and tls = { ca = ... }"),
         _ => {
             let what = format!("{server} ended the connection or sent something unexpected");
             Error::new(ErrorKind::Transient, what)
@@ -106,8 +101,8 @@ fn by_code(server: &str, code: u16) -> Error {
              the same command again",
         ),
         ErrorKind::Refused => error.advise(
-            "compare the user's grants with those in the README, and the password settings of \
-             the task file",
+            "compare the user's grants with those in the README, the password settings of the \
+             task file, and whether the user is made with REQUIRE SSL or X509",
         ),
         ErrorKind::Expired => error.advise(
             "raise tidb_gc_life_time on the source and undo_retention on the target for the time \

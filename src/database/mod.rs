@@ -12,6 +12,7 @@ mod record;
 mod scan;
 mod session;
 mod tidb;
+mod tls;
 mod view;
 
 pub use catalog::{Catalog, collations};

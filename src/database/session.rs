@@ -2,6 +2,7 @@
 
 use super::failure::failure;
 use super::scan::Select;
+use super::tls::{secured, tls_failure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::fence::Fence;
@@ -11,7 +12,7 @@ use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use secrecy::ExposeSecret;
 use sqlx::error::UnexpectedNullError;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Decode, MySql, Row};
 use std::pin::Pin;
 use std::time::Duration;
@@ -95,7 +96,6 @@ impl Session {
             .host(&endpoint.host)
             .port(endpoint.port)
             .username(&endpoint.user)
-            .ssl_mode(MySqlSslMode::Preferred)
             // OceanBase's grammar has no NAMES in a SET of several variables, which is what sqlx
             // would send; all four are set one by one below.
             .pipes_as_concat(false)
@@ -104,15 +104,12 @@ impl Session {
             .set_names(false)
             // A slow statement would be logged with its literals (INV-7).
             .disable_statement_logging();
-        if let Some(password) = endpoint.password()? {
+        let password = endpoint.password().map_err(|error| error.at(&label))?;
+        if let Some(password) = password {
             options = options.password(password.expose_secret());
         }
-        if let Some(tls) = &endpoint.tls {
-            options = options
-                .ssl_mode(MySqlSslMode::VerifyIdentity)
-                .ssl_ca(&tls.ca);
-        }
-        let connection = options
+        let connection = secured(options, endpoint)
+            .map_err(|error| error.at(&label))?
             .connect()
             .await
             .map_err(|error| connect_failure(&label, &error))?;
@@ -126,6 +123,16 @@ impl Session {
         };
         session.apply_settings().await?;
         Ok(session)
+    }
+
+    /// Tells whether the connection is encrypted.
+    pub async fn is_encrypted(&mut self) -> Result<bool> {
+        let rows = self.texts("SHOW SESSION STATUS LIKE 'Ssl_cipher'").await?;
+        let cipher = rows
+            .into_iter()
+            .next()
+            .and_then(|row| row.into_iter().nth(1));
+        Ok(cipher.flatten().is_some_and(|cipher| !cipher.is_empty()))
     }
 
     /// Returns the server's kind.
@@ -355,6 +362,9 @@ fn silent(label: &str, after: Duration) -> Error {
 }
 
 fn connect_failure(label: &str, error: &sqlx::Error) -> Error {
+    if let Some(error) = tls_failure(label, error) {
+        return error;
+    }
     let error = failure(label, error);
     if error.kind() == ErrorKind::Transient {
         return Error::new(ErrorKind::Unavailable, error.message())

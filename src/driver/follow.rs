@@ -70,7 +70,7 @@ impl Following {
     ///
     /// # Errors
     /// If the feed or the target fails for good, or another instance takes over.
-    pub async fn run(self, feed: Feed, mut follow: Follow, offsets: &[i64]) -> Result<()> {
+    pub async fn run(self, mut feed: Feed, mut follow: Follow, offsets: &[i64]) -> Result<()> {
         feed.seek(offsets).await?;
         let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
         let reader = tokio::spawn(read_ahead(feed, records, self.stop.clone()));
@@ -255,7 +255,7 @@ fn is_taken(follow: &Follow, table: &Table) -> bool {
 
 /// Reads the feed ahead of the applier.
 async fn read_ahead(
-    feed: Feed,
+    mut feed: Feed,
     records: mpsc::Sender<Ahead>,
     stop: CancellationToken,
 ) -> Result<()> {

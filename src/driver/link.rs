@@ -1,7 +1,7 @@
 //! Connections that come back after passing faults.
 
 use crate::database::{Server, Session};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::task::{Endpoint, Task};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::join_all;
@@ -19,6 +19,7 @@ pub struct Link {
     endpoint: Endpoint,
     server: Server,
     session: Option<Session>,
+    was_connected: bool,
 }
 
 impl Link {
@@ -28,6 +29,7 @@ impl Link {
             endpoint: task.source.clone(),
             server: Server::TiDb,
             session: None,
+            was_connected: false,
         }
     }
 
@@ -37,16 +39,27 @@ impl Link {
             endpoint: task.target.clone(),
             server: Server::OceanBase,
             session: None,
+            was_connected: false,
         }
     }
 
     /// Returns the session, connecting if there is none, or only one whose read was cut.
+    ///
+    /// What the server refuses now though it was content before may be a password or a certificate
+    /// that is being changed: that is tried again for a while, with the files as they are then.
     pub async fn session(&mut self) -> Result<&mut Session> {
         if self.session.as_ref().is_some_and(Session::is_abandoned) {
             self.reset();
         }
         if self.session.is_none() {
-            self.session = Some(Session::connect(&self.endpoint, self.server).await?);
+            let connected = Session::connect(&self.endpoint, self.server).await;
+            self.session = Some(connected.map_err(|error| match error.kind() {
+                ErrorKind::Refused | ErrorKind::Usage if self.was_connected => {
+                    error.with_kind(ErrorKind::Unavailable)
+                }
+                _ => error,
+            })?);
+            self.was_connected = true;
         }
         Ok(self.session.as_mut().expect("it was made just now"))
     }

@@ -225,7 +225,7 @@ impl Run {
         let (base, offsets) = match &self.task.feed {
             Some(feed) => {
                 self.waiting_for("the feed to show that it covers the start of the load");
-                start_of_load(&Feed::connect(feed).await?, source).await?
+                start_of_load(&mut Feed::connect(feed).await?, source).await?
             }
             None => (current_ts(source).await?, Vec::new()),
         };

@@ -20,6 +20,7 @@ mod prove;
 mod repair;
 mod schema;
 mod status;
+mod trust;
 mod whole;
 
 pub use check::{CheckOutcome, CheckedTable, CheckedView, check};

@@ -2,8 +2,9 @@
 
 use super::definitions::definitions;
 use super::link::Links;
+use super::trust;
 use crate::broker::Feed;
-use crate::database::{Record, Session, current_ts, gc_life_time, undo_retention_s};
+use crate::database::{Record, Server, Session, current_ts, gc_life_time, undo_retention_s};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::task::{FeedTask, Task};
@@ -108,11 +109,16 @@ pub async fn precheck(task: &Task) -> Result<Vec<Finding>> {
     let (source, target) = links.sessions().await?;
     let mut findings = Vec::new();
     versions(source, target, &mut findings).await?;
+    findings.push(trust::of_database("source", &task.source, Server::TiDb).await?);
+    findings.push(trust::of_database("target", &task.target, Server::OceanBase).await?);
     retention(source, target, &mut findings).await?;
     grants(task, target, &mut findings).await?;
     definitions(task, source, target, &mut findings).await?;
     match &task.feed {
-        Some(feed) => findings.push(look_at_feed(feed, source).await),
+        Some(feed) => {
+            findings.push(trust::of_feed(feed));
+            findings.push(look_at_feed(feed, source).await);
+        }
         None => findings.push(Finding::warning(
             "the task file has no [feed]",
             "changes made after the load begins will not reach the target",
@@ -231,7 +237,7 @@ async fn grants(task: &Task, target: &mut Session, findings: &mut Vec<Finding>) 
 ///
 /// # Errors
 /// If the feed does not cover a load that begins now.
-pub async fn start_of_load(feed: &Feed, source: &mut Session) -> Result<(CommitTs, Vec<i64>)> {
+pub async fn start_of_load(feed: &mut Feed, source: &mut Session) -> Result<(CommitTs, Vec<i64>)> {
     let mut tries = FEED_TRIES;
     loop {
         let ends = feed.ends().await?;
@@ -248,8 +254,8 @@ pub async fn start_of_load(feed: &Feed, source: &mut Session) -> Result<(CommitT
 async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
     let why = "changes made during and after the load come through the feed";
     let look = async {
-        let feed = Feed::connect(task).await?;
-        start_of_load(&feed, source).await?;
+        let mut feed = Feed::connect(task).await?;
+        start_of_load(&mut feed, source).await?;
         Ok::<usize, Error>(feed.partitions())
     };
     match look.await {

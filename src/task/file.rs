@@ -1,6 +1,7 @@
 //! The task file: TOML in which an unknown key is an error.
 
-use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Scope};
+use super::secret::PasswordAt;
+use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Sasl, Scope, Tls, TlsMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Choices;
 use secrecy::SecretString;
@@ -46,17 +47,9 @@ pub struct Endpoint {
     password_env: Option<String>,
     #[serde(default)]
     password_file: Option<PathBuf>,
-    /// TLS, if it is wanted.
+    /// TLS; without this table it is used where the server offers it, and nothing is verified.
     #[serde(default)]
     pub tls: Option<Tls>,
-}
-
-/// TLS to a database.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The certificate of the authority that must have signed the server's.
-    pub ca: PathBuf,
 }
 
 /// The change feed in Kafka.
@@ -70,6 +63,12 @@ pub struct FeedTask {
     /// The protocol; `open-protocol` is the only one for now.
     #[serde(default = "open_protocol")]
     pub protocol: String,
+    /// The user, if Kafka asks for one.
+    #[serde(default)]
+    pub sasl: Option<Sasl>,
+    /// TLS, if it is wanted.
+    #[serde(default)]
+    pub tls: Option<Tls>,
     /// Further settings, named as librdkafka names them, for example `security.protocol`.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
@@ -153,6 +152,18 @@ impl Default for LoadFile {
 
 /// The most connections to a side that a task may ask for.
 const WORKERS_MAX: usize = 64;
+
+/// The settings of librdkafka that are secrets.
+const SECRET_SETTINGS: [&str; 8] = [
+    "sasl.password",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl_key",
+    "ssl.keystore.password",
+];
 
 fn default_name() -> String {
     "rowproof".to_owned()
@@ -261,20 +272,60 @@ impl FeedTask {
         if self.topics.len() != 1 {
             return Err(usage("[feed] topics must name exactly one topic"));
         }
+        for name in self.settings.keys() {
+            self.validate_setting(name)?;
+        }
+        if let Some(sasl) = &self.sasl {
+            sasl.password().map_err(|error| error.at("[feed]"))?;
+        }
+        if let Some(tls) = &self.tls {
+            tls.read().map_err(|error| error.at("[feed]"))?;
+            if tls.mode == TlsMode::Preferred {
+                return Err(usage("[feed] tls: Kafka knows no mode \"preferred\"")
+                    .advise("a listener of Kafka has TLS or has not: say which"));
+            }
+        }
         Ok(())
+    }
+
+    /// Refuses a setting that has a place of its own, and secrets: the task file is no place for
+    /// them, and is shown where a password must not be.
+    fn validate_setting(&self, name: &str) -> Result<()> {
+        let is_secret = SECRET_SETTINGS.contains(&name);
+        let is_of_sasl = self.sasl.is_some() && name.starts_with("sasl.");
+        let is_of_tls = self.tls.is_some() && (name.starts_with("ssl.") || name.contains(".ssl."));
+        let is_of_both = (self.sasl.is_some() || self.tls.is_some()) && name == "security.protocol";
+        if !is_secret && !is_of_sasl && !is_of_tls && !is_of_both {
+            return Ok(());
+        }
+        let what = format!("[feed.settings] must not hold {name:?}");
+        Err(usage(what).advise(
+            "say it by [feed] sasl = { mechanism, username, password_file } and \
+             tls = { ca, certificate, key }",
+        ))
     }
 }
 
 impl Endpoint {
     fn validate(self, side: &str) -> Result<Self> {
-        if self.password_env.is_some() && self.password_file.is_some() {
-            return Err(usage(format!(
-                "[{side}] has both password_env and password_file"
-            )));
-        }
+        let read = || self.tls.as_ref().map_or(Ok(()), |tls| tls.read().map(drop));
         self.password()
+            .and_then(|_| read())
             .map_err(|error| error.at(format!("[{side}]")))?;
         Ok(self)
+    }
+
+    /// Returns what is asked of connections.
+    pub fn tls_mode(&self) -> TlsMode {
+        self.tls.as_ref().map_or(TlsMode::Preferred, |tls| tls.mode)
+    }
+
+    /// Returns the same with something else asked of connections.
+    #[must_use]
+    pub fn with_tls_mode(&self, mode: TlsMode) -> Endpoint {
+        let mut endpoint = self.clone();
+        endpoint.tls.get_or_insert_default().mode = mode;
+        endpoint
     }
 
     /// Reads the password anew, so that a changed file is seen on the next connection.
@@ -282,21 +333,11 @@ impl Endpoint {
     /// # Errors
     /// If the variable is not set or the file cannot be read.
     pub fn password(&self) -> Result<Option<SecretString>> {
-        if let Some(name) = &self.password_env {
-            let password = std::env::var(name)
-                .map_err(|_| usage(format!("password_env: the variable {name} is not set")))?;
-            return Ok(Some(password.into()));
+        PasswordAt {
+            env: self.password_env.as_ref(),
+            file: self.password_file.as_ref(),
         }
-        let Some(path) = &self.password_file else {
-            return Ok(None);
-        };
-        let password = std::fs::read_to_string(path).map_err(|error| {
-            usage(format!(
-                "password_file: cannot read {}: {error}",
-                path.display()
-            ))
-        })?;
-        Ok(Some(password.trim_end_matches(['\r', '\n']).into()))
+        .read()
     }
 }
 
@@ -353,6 +394,25 @@ mod tests {
         assert!(choices.leaves_out(LeftOut::ForeignKeys) && !choices.leaves_out(LeftOut::Views));
         assert_eq!(choices.collations["a_ci"], "b_ci");
         assert!(with("leave_out = [\"rows\"]").is_err());
+    }
+
+    #[test]
+    fn secrets_and_what_is_said_twice_are_refused_in_the_feed_s_settings() {
+        let with = |feed: &str| {
+            let feed = format!("[feed]\nbrokers = \"k:1\"\ntopics = [\"t\"]\n{feed}");
+            Task::parse(&format!("{SHORT}\n{feed}"))
+        };
+        assert!(with("[feed.settings]\n\"security.protocol\" = \"ssl\"").is_ok());
+        let secret = with("[feed.settings]\n\"sasl.password\" = \"hunter2\"").expect_err("secret");
+        assert!(secret.message().contains("sasl.password"), "{secret}");
+        assert!(!format!("{secret:?}").contains("hunter2"), "{secret}");
+        let twice = "tls = {}\n[feed.settings]\n\"ssl.ca.location\" = \"ca.pem\"";
+        assert!(with(twice).is_err());
+        let unknown = with("sasl = { mechanism = \"GSSAPI\", username = \"u\" }");
+        let unknown = unknown.expect_err("not built");
+        assert!(unknown.message().contains("SCRAM-SHA-512"), "{unknown}");
+        let bare = with("sasl = { mechanism = \"PLAIN\", username = \"u\" }").expect_err("bare");
+        assert!(bare.message().contains("[feed]: sasl: neither"), "{bare}");
     }
 
     #[test]

@@ -4,10 +4,15 @@ mod file;
 mod pattern;
 mod policy;
 mod route;
+mod sasl;
 mod scope;
+mod secret;
+mod tls;
 
-pub use file::{Endpoint, FeedTask, Task, Tls};
+pub use file::{Endpoint, FeedTask, Task};
 pub use pattern::Pattern;
 pub use policy::{PolicyFile, PolicyRule};
 pub use route::{Filter, FilterFile, Route, RouteFile};
+pub use sasl::{Mechanism, Sasl};
 pub use scope::Scope;
+pub use tls::{Tls, TlsFiles, TlsMode};

@@ -102,7 +102,7 @@ fn form(table: &Table, columns: usize, packed: &[u8]) -> Vec<u8> {
 
 /// Reads every change that the topic holds.
 async fn changes(lab: &Lab, task: &Task) -> Backlog {
-    let feed = Feed::connect(task.feed.as_ref().expect("a feed"))
+    let mut feed = Feed::connect(task.feed.as_ref().expect("a feed"))
         .await
         .expect("the topic");
     let ends = feed.ends().await.expect("the ends");

@@ -1,0 +1,175 @@
+//! The Kafka client: its settings, with the files as they are now, and what its troubles mean.
+
+use super::fault::{Trouble, failure};
+use crate::error::{Error, ErrorKind, Result};
+use crate::task::{FeedTask, Sasl, Tls, TlsMode};
+use futures_util::FutureExt;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use secrecy::ExposeSecret;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How long a question to the brokers may take.
+pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// After how long it is looked whether librdkafka has told of a trouble that no waiting mends.
+const TROUBLE_LOOK: Duration = Duration::from_secs(1);
+
+/// The consumer, with an ear for what librdkafka says beside its answers: these name only that a
+/// broker was not reached, not that a password is wrong.
+pub(super) type Client = StreamConsumer<Ear>;
+
+/// Keeps the last trouble that librdkafka told of.
+///
+/// librdkafka's own words are not kept or logged: brokers put texts of their own into them.
+#[derive(Debug, Default)]
+pub(super) struct Ear {
+    trouble: Mutex<Option<Trouble>>,
+}
+
+impl ClientContext for Ear {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(trouble) = Trouble::of(&error, reason) {
+            *self.lock() = Some(trouble);
+        }
+    }
+}
+
+impl ConsumerContext for Ear {}
+
+impl Ear {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Trouble>> {
+        self.trouble
+            .lock()
+            .expect("nothing panics while it is held")
+    }
+
+    /// Returns the last trouble, if there was one.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        *self.lock()
+    }
+}
+
+/// Makes a client with the passwords and certificates that the files hold now.
+///
+/// # Errors
+/// If a file cannot be read, or librdkafka refuses a setting.
+pub(super) fn open(task: &FeedTask) -> Result<Client> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &task.brokers)
+        .set("group.id", "rowproof")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // An offset that Kafka no longer has is lost data: it must be loud.
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        // Bounds of what librdkafka holds for us (INV-8).
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.message.max.bytes", "4194304")
+        .set("log_level", "2");
+    for (name, value) in &task.settings {
+        config.set(name, value);
+    }
+    let tls = task.tls.as_ref().filter(|of| of.mode != TlsMode::Disabled);
+    if tls.is_some() || task.sasl.is_some() {
+        let protocol = match (task.sasl.is_some(), tls.is_some()) {
+            (true, true) => "sasl_ssl",
+            (true, false) => "sasl_plaintext",
+            (false, _) => "ssl",
+        };
+        config.set("security.protocol", protocol);
+    }
+    if let Some(sasl) = &task.sasl {
+        set_sasl(&mut config, sasl).map_err(|error| error.at("[feed]"))?;
+    }
+    if let Some(tls) = tls {
+        set_tls(&mut config, tls).map_err(|error| error.at("[feed]"))?;
+    }
+    config
+        .create_with_context(Ear::default())
+        .map_err(|error| refused(&error))
+}
+
+fn set_sasl(config: &mut ClientConfig, sasl: &Sasl) -> Result<()> {
+    config
+        .set("sasl.mechanism", sasl.mechanism.name())
+        .set("sasl.username", &sasl.username)
+        .set("sasl.password", sasl.password()?.expose_secret());
+    Ok(())
+}
+
+/// The names are those of librdkafka's CONFIGURATION.md.
+fn set_tls(config: &mut ClientConfig, tls: &Tls) -> Result<()> {
+    let files = tls.read()?;
+    if let Some(ca) = files.ca {
+        config.set("ssl.ca.pem", ca);
+    }
+    if let Some((certificate, key)) = files.identity {
+        config
+            .set("ssl.certificate.pem", certificate)
+            .set("ssl.key.pem", key.expose_secret());
+    }
+    let verifies = matches!(tls.mode, TlsMode::VerifyCa | TlsMode::VerifyIdentity);
+    let host = match tls.mode {
+        TlsMode::VerifyIdentity => "https",
+        _ => "none",
+    };
+    config
+        .set("enable.ssl.certificate.verification", verifies.to_string())
+        .set("ssl.endpoint.identification.algorithm", host);
+    Ok(())
+}
+
+fn refused(error: &KafkaError) -> Error {
+    // The error's own text holds the value, which may be a password (INV-7).
+    let what = match error {
+        KafkaError::ClientConfig(_, _, name, _) if !name.is_empty() => {
+            format!("[feed] settings: librdkafka refuses {name}")
+        }
+        _ => "[feed]: librdkafka refuses the settings, or a certificate or key of tls".to_owned(),
+    };
+    Error::new(ErrorKind::Usage, what).advise("see librdkafka's list of settings")
+}
+
+/// Asks how many partitions a topic has; 0 if it does not exist.
+///
+/// # Errors
+/// If no broker answers, with the reason as far as librdkafka knows it.
+pub(super) fn look_up(client: &Client, task: &FeedTask, topic: &str) -> Result<usize> {
+    let deadline = Instant::now() + METADATA_TIMEOUT;
+    loop {
+        let error = match partitions_of(client, topic, TROUBLE_LOOK) {
+            Ok(partitions) => return Ok(partitions),
+            Err(error) => error,
+        };
+        // What librdkafka has to say waits in its queue until somebody looks. Nothing is assigned
+        // yet, so that no message is lost here.
+        while client.recv().now_or_never().is_some() {}
+        if let Some(trouble) = client.context().trouble() {
+            return Err(trouble.error(&task.brokers));
+        }
+        if Instant::now() >= deadline {
+            return Err(failure(&task.brokers, &error));
+        }
+    }
+}
+
+/// Asks once how many partitions a topic has; 0 if it does not exist.
+pub(super) fn partitions_of(
+    client: &Client,
+    topic: &str,
+    patience: Duration,
+) -> KafkaResult<usize> {
+    let metadata = client.fetch_metadata(Some(topic), patience)?;
+    Ok(metadata
+        .topics()
+        .first()
+        .filter(|found| found.error().is_none())
+        .map_or(0, |found| found.partitions().len()))
+}
