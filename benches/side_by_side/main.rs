@@ -6,9 +6,9 @@
 
 mod bare;
 mod fill;
+#[path = "../lab/mod.rs"]
 mod lab;
 mod peer;
-mod process;
 mod report;
 mod rounds;
 
@@ -16,6 +16,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// The database that is measured.
+const DATABASE: &str = "bench";
 
 /// Measures rowproof side by side with bare reads and with sync_diff_inspector.
 #[derive(Clone, Debug, Parser)]
@@ -84,14 +87,19 @@ fn finish(result: Result<bool>) -> ExitCode {
 
 /// Measures everything and tells whether all bounds hold.
 async fn measure(options: &Options) -> Result<bool> {
-    let lab = lab::Lab::open(options)?;
+    let lab = lab::Lab::open(options.lab.as_deref(), DATABASE)?;
     let measured = tokio::select! {
         measured = rounds::measure(options, &lab) => measured,
         () = stopped() => Err(anyhow::anyhow!("stopped")),
     };
     // Whatever happened, nothing that was started or set stays.
-    let cleared = lab.clear(options).await;
+    let restored = peer::restore(&lab).await;
+    let cleared = match options.keep {
+        true => Ok(()),
+        false => lab.clear().await,
+    };
     let measured = measured?;
+    restored?;
     cleared?;
     println!("{}", report::table(&measured));
     if let Some(path) = &options.json {

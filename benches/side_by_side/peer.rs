@@ -1,7 +1,8 @@
 //! sync_diff_inspector, built from the Go module proxy and made to run against OceanBase.
 
-use crate::lab::{DATABASE, Lab, repository, run, texts};
-use crate::process::{Cost, Process};
+use crate::DATABASE;
+use crate::lab::process::{Cost, Process};
+use crate::lab::{Lab, repository, run, texts};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

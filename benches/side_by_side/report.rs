@@ -1,6 +1,6 @@
 //! What came out, as a table for people and as JSON for programs.
 
-use crate::process::Cost;
+use crate::lab::process::Cost;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use std::fmt;
 

@@ -4,8 +4,8 @@ use crate::Options;
 use crate::bare::Cuts;
 use crate::fill::{fill, text_bytes};
 use crate::lab::Lab;
+use crate::lab::process::{Cost, Process};
 use crate::peer::Peer;
-use crate::process::{Cost, Process};
 use crate::report::{Measured, Round};
 use anyhow::{Context, Result};
 use rowproof::database::{Server, Session, newest_fence};
@@ -82,7 +82,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn new<'a>(options: &Options, lab: &'a Lab) -> Result<Bench<'a>> {
-        let text = lab.task_text(options)?;
+        let text = lab.task_text(options.workers)?;
         let task_path = lab.dir.join("task.toml");
         std::fs::write(&task_path, &text)?;
         let task = Task::parse(&text).map_err(|error| anyhow::anyhow!("{error}"))?;

@@ -1,41 +1,45 @@
-//! The lab's servers, and this program's own part of them.
+//! The lab's servers, and a bench's own part of them. Each bench uses some of it.
 
-use crate::Options;
-use crate::peer;
+#![allow(dead_code)]
+
+pub mod process;
+
 use anyhow::{Context, Result, bail};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The database that is measured, and the name of the task.
-pub const DATABASE: &str = "bench";
-
-/// The topic of the feed.
-pub const TOPIC: &str = "rowproof_bench";
-
 /// A running lab and a directory for what the measurement writes.
 #[derive(Debug)]
 pub struct Lab {
     lab_dir: PathBuf,
     env: String,
+    /// The name of the database that is measured, of the task and of the topic.
+    pub name: &'static str,
     /// The task file, the state directory and the logs.
     pub dir: PathBuf,
 }
 
 impl Lab {
-    /// Reads where the lab's servers are.
-    pub fn open(options: &Options) -> Result<Lab> {
+    /// Reads where the servers of the lab in a directory are; without one, of the lab that
+    /// ROWPROOF_LAB_DIR names.
+    pub fn open(lab_dir: Option<&Path>, name: &'static str) -> Result<Lab> {
         let named = std::env::var_os("ROWPROOF_LAB_DIR").map(PathBuf::from);
-        let Some(lab_dir) = options.lab.clone().or(named) else {
+        let Some(lab_dir) = lab_dir.map(Path::to_owned).or(named) else {
             bail!("no lab: run `make bench`, or fixtures/lab/up and set ROWPROOF_LAB_DIR");
         };
         let path = lab_dir.join("lab.env");
         let env = std::fs::read_to_string(&path)
             .with_context(|| format!("{} cannot be read: is the lab up?", path.display()))?;
-        let dir = std::env::temp_dir().join(format!("rowproof-bench-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("rowproof-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
-        Ok(Lab { lab_dir, env, dir })
+        Ok(Lab {
+            lab_dir,
+            env,
+            name,
+            dir,
+        })
     }
 
     fn port(&self, name: &str) -> Result<u16> {
@@ -68,12 +72,10 @@ impl Lab {
     }
 
     /// Returns the text of the task file.
-    pub fn task_text(&self, options: &Options) -> Result<String> {
-        let load = options
-            .workers
-            .map_or(String::new(), |n| format!("[load]\nworkers = {n}\n"));
+    pub fn task_text(&self, workers: Option<usize>) -> Result<String> {
+        let load = workers.map_or(String::new(), |n| format!("[load]\nworkers = {n}\n"));
         Ok(format!(
-            r#"name = "{DATABASE}"
+            r#"name = "{name}"
 [source]
 host = "127.0.0.1"
 port = {source}
@@ -84,14 +86,15 @@ port = {target}
 user = "root"
 [feed]
 brokers = "127.0.0.1:{kafka}"
-topics = ["{TOPIC}"]
+topics = ["{name}"]
 [tables]
-include = ["{DATABASE}.*"]
+include = ["{name}.*"]
 [state]
 dir = "{dir}/state"
 [web]
 listen = "127.0.0.1:{web}"
 {load}"#,
+            name = self.name,
             source = self.source_port()?,
             target = self.target_port()?,
             kafka = self.port("KAFKA_PORT")?,
@@ -102,17 +105,14 @@ listen = "127.0.0.1:{web}"
 
     /// Makes the feed of the measured database, in place of one that an earlier run left.
     pub fn create_feed(&self) -> Result<()> {
-        let _ = self.feed(&["remove", "--topic", TOPIC]);
-        self.feed(&[
-            "create",
-            "--topic",
-            TOPIC,
-            "--filter",
-            &format!("{DATABASE}.*"),
-        ])
+        let _ = self.feed(&["remove", "--topic", self.name]);
+        let filter = format!("{}.*", self.name);
+        self.feed(&["create", "--topic", self.name, "--filter", &filter])?;
+        Ok(())
     }
 
-    fn feed(&self, arguments: &[&str]) -> Result<()> {
+    /// Runs the lab's feed command and returns what it says.
+    pub fn feed(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new(repository().join("fixtures/lab/feed"))
             .args(arguments)
             .arg("--dir")
@@ -126,33 +126,34 @@ listen = "127.0.0.1:{web}"
                 String::from_utf8_lossy(&output.stderr).trim()
             );
         }
-        Ok(())
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Forgets an earlier migration on the target: its copy and its record.
     pub async fn forget(&self) -> Result<()> {
         let mut target = self.target().await?;
-        run(&mut target, &format!("DROP DATABASE IF EXISTS {DATABASE}")).await?;
+        run(
+            &mut target,
+            &format!("DROP DATABASE IF EXISTS {}", self.name),
+        )
+        .await?;
         let records = "SELECT table_name FROM information_schema.columns \
                        WHERE table_schema = 'rowproof' AND column_name = 'task'";
         for table in texts(&mut target, records).await? {
             run(
                 &mut target,
-                &format!("DELETE FROM rowproof.{table} WHERE task = '{DATABASE}'"),
+                &format!("DELETE FROM rowproof.{table} WHERE task = '{}'", self.name),
             )
             .await?;
         }
         Ok(())
     }
 
-    /// Takes back what the measurement made, but for the source's table, which is used again.
-    pub async fn clear(&self, options: &Options) -> Result<()> {
-        peer::restore(self).await?;
-        if !options.keep {
-            let _ = self.feed(&["remove", "--topic", TOPIC]);
-            self.forget().await?;
-            std::fs::remove_dir_all(&self.dir)?;
-        }
+    /// Takes back what the measurement made, but for the source's tables.
+    pub async fn clear(&self) -> Result<()> {
+        let _ = self.feed(&["remove", "--topic", self.name]);
+        self.forget().await?;
+        std::fs::remove_dir_all(&self.dir)?;
         Ok(())
     }
 }
