@@ -1,6 +1,7 @@
 //! Applying a batch: what it did to each key is written, and the fence moves with it.
 
 use super::copies::{Adjustment, Wanted};
+use super::crew::{Crew, Statement};
 use super::filter::read_filtered;
 use super::follow::{APPLIER_SLOT, Following};
 use super::held::{Obstacle, topic};
@@ -28,6 +29,7 @@ impl Following {
         follow: &Follow,
         batch: &mut Batch,
         links: &mut (Link, Link),
+        crew: &mut Crew,
         suspects: &BTreeSet<TableName>,
     ) -> std::result::Result<Fence, Obstacle> {
         let (source, target) = (&mut links.0, links.1.session().await?);
@@ -50,7 +52,8 @@ impl Following {
             self.record
                 .begin(target, APPLIER_SLOT, self.lease.epoch)
                 .await?;
-            self.write(follow, batch, (source, target), suspects, whole)
+            let crew = (!whole).then_some(crew);
+            self.write(follow, batch, (source, target, crew), suspects)
                 .await?;
             for name in &batch.stopped {
                 if let Some(stop) = &follow.tables()[name].stopped {
@@ -95,17 +98,15 @@ impl Following {
     /// inserted. Keys that differ in bytes may be one key to the target, and unique keys trade
     /// places.
     ///
-    /// A large batch takes several transactions, the last of which stays open. Nothing is written of
-    /// the tables that were refused.
+    /// A large batch is written by a crew, in many transactions; what is written of tables without a
+    /// key stands in the open one. Nothing is written of the tables that were refused.
     async fn write(
         &self,
         follow: &Follow,
         batch: &mut Batch,
-        (source, target): (&mut Link, &mut Session),
+        (source, target, mut crew): (&mut Link, &mut Session, Option<&mut Crew>),
         suspects: &BTreeSet<TableName>,
-        whole: bool,
     ) -> std::result::Result<(), Obstacle> {
-        let mut written = 0;
         let in_memory = batch.parts.len() == 1;
         let mut keyless = Vec::new();
         for step in [Step::Delete, Step::Insert] {
@@ -126,27 +127,25 @@ impl Following {
                         .adjustments(follow, batch.to, &tables, source, target)
                         .await?;
                 }
-                for folded in tables.iter() {
-                    let one_by_one = suspects.contains(&folded.table.name);
-                    let statements: Statements<'_> = match folded.table.key_len {
-                        0 => {
-                            let mut of_table = keyless.iter().filter(|of| of.is_of(folded));
-                            let of_table = of_table.next().map(|of| step.of_copies(of));
-                            Box::new(of_table.into_iter().flatten().map(|sql| (0, sql)))
+                let of_copies = step.of_copies(&keyless, &tables);
+                let of_keys = step.of_keys(&tables, suspects);
+                for statement in of_copies {
+                    statement.execute(target).await?;
+                }
+                match &mut crew {
+                    Some(crew) => {
+                        // A transaction that waits for the crew may wait for too long. Repairs keep
+                        // away nevertheless: the target is at no fence.
+                        target.execute("COMMIT").await?;
+                        crew.write(of_keys).await?;
+                        self.record
+                            .begin(target, APPLIER_SLOT, self.lease.epoch)
+                            .await?;
+                    }
+                    None => {
+                        for statement in of_keys {
+                            statement.execute(target).await?;
                         }
-                        _ => step.of_keys(folded, one_by_one),
-                    };
-                    for (place, statement) in statements {
-                        // A statement holds up to a thousand rows or keys.
-                        if !whole && written % (ROWS_PER_TRANSACTION / 1_000) == 0 && written > 0 {
-                            target.execute("COMMIT").await?;
-                            self.record
-                                .begin(target, APPLIER_SLOT, self.lease.epoch)
-                                .await?;
-                        }
-                        let done = target.execute(statement).await;
-                        done.map_err(|error| Obstacle::of(folded, place, error))?;
-                        written += 1;
                     }
                 }
             }
@@ -200,34 +199,69 @@ enum Step {
     Insert,
 }
 
-/// Statements, each with the place of its first row if that is known, else 0.
-type Statements<'a> = Box<dyn Iterator<Item = (usize, String)> + Send + 'a>;
+/// Statements of one step.
+type Statements<'a> = Box<dyn Iterator<Item = Statement<'a>> + Send + 'a>;
 
 impl Step {
-    fn of_keys(self, folded: &FoldedTable, one_by_one: bool) -> Statements<'_> {
+    /// Returns the statements on tables with a key. Those of suspects insert one row each, so that
+    /// the row that is refused is known.
+    fn of_keys<'a>(
+        self,
+        tables: &'a [FoldedTable],
+        suspects: &'a BTreeSet<TableName>,
+    ) -> Statements<'a> {
+        let keyed = tables.iter().filter(|of| of.table.key_len > 0);
+        Box::new(keyed.flat_map(move |folded| {
+            let one_by_one =
+                suspects.contains(&folded.table.name) && folded.rows.len() <= ROWS_PER_TRANSACTION;
+            self.of_table(folded, one_by_one)
+        }))
+    }
+
+    fn of_table(self, folded: &FoldedTable, one_by_one: bool) -> Statements<'_> {
         let (table, rows) = (&folded.table, folded.rows.iter());
-        let one_by_one = one_by_one && rows.len() <= ROWS_PER_TRANSACTION;
+        let statement = move |place, sql| Statement { folded, place, sql };
         match self {
             Step::Delete => {
                 let keys = rows.map(|row| &row.key[..]);
-                Box::new(delete_keys(table, keys).map(|sql| (0, sql)))
+                Box::new(delete_keys(table, keys).map(move |sql| statement(0, sql)))
             }
-            Step::Insert if one_by_one => Box::new(rows.enumerate().flat_map(|(place, row)| {
-                let row = row.row.as_deref().into_iter();
-                insert_rows(table, row).map(move |sql| (place, sql))
-            })),
+            Step::Insert if one_by_one => {
+                Box::new(rows.enumerate().flat_map(move |(place, row)| {
+                    let row = row.row.as_deref().into_iter();
+                    insert_rows(table, row).map(move |sql| statement(place, sql))
+                }))
+            }
             Step::Insert => {
                 let rows = rows.filter_map(|row| row.row.as_deref());
-                Box::new(insert_rows(table, rows).map(|sql| (0, sql)))
+                Box::new(insert_rows(table, rows).map(move |sql| statement(0, sql)))
             }
         }
     }
 
-    fn of_copies(self, of: &Adjustment) -> Box<dyn Iterator<Item = String> + Send + '_> {
-        match self {
-            Step::Delete => Box::new(of.deletes()),
-            Step::Insert => Box::new(of.inserts()),
-        }
+    /// Returns the statements on tables without a key.
+    fn of_copies<'a>(
+        self,
+        adjustments: &'a [Adjustment],
+        tables: &'a [FoldedTable],
+    ) -> Statements<'a> {
+        let own = move |folded: &'a FoldedTable| {
+            let own = adjustments.iter().find(|of| of.is_of(folded))?;
+            Some((folded, own))
+        };
+        let statements = move |of: &'a Adjustment| -> Box<dyn Iterator<Item = String> + Send> {
+            match self {
+                Step::Delete => Box::new(of.deletes()),
+                Step::Insert => Box::new(of.inserts()),
+            }
+        };
+        Box::new(tables.iter().filter_map(own).flat_map(move |(folded, of)| {
+            statements(of).map(move |sql| Statement {
+                folded,
+                place: 0,
+                sql,
+            })
+        }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
 
+use super::crew::Crew;
 use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::{Link, Retries};
@@ -75,6 +76,7 @@ impl Following {
         let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
         let reader = tokio::spawn(read_ahead(feed, records, self.stop.clone()));
         let mut links = (Link::source(&self.task), Link::target(&self.task));
+        let mut crew = Crew::new(&self.task, &self.record, self.lease);
         let mut last_fence = Instant::now();
         let mut arrived = Vec::new();
         let result = loop {
@@ -91,7 +93,7 @@ impl Following {
             }
             let due = last_fence.elapsed() >= IDLE_FENCE || follow.waiting_bytes() > 0;
             if due {
-                match self.step(&mut follow, &mut links).await {
+                match self.step(&mut follow, &mut links, &mut crew).await {
                     Ok(true) => last_fence = Instant::now(),
                     Ok(false) => {}
                     Err(error) => break Err(error),
@@ -132,7 +134,12 @@ impl Following {
     }
 
     /// Makes the next fence if the watermark allows one.
-    async fn step(&self, follow: &mut Follow, links: &mut (Link, Link)) -> Result<bool> {
+    async fn step(
+        &self,
+        follow: &mut Follow,
+        links: &mut (Link, Link),
+        crew: &mut Crew,
+    ) -> Result<bool> {
         let Some(created) = follow.take_stretch(|name| self.task.scope.contains(name))? else {
             return Ok(false);
         };
@@ -149,7 +156,7 @@ impl Following {
         let Some(mut batch) = follow.batch()? else {
             return Ok(false);
         };
-        let fence = self.apply_or_hold(follow, &mut batch, links).await?;
+        let fence = self.apply_or_hold(follow, &mut batch, links, crew).await?;
         self.status.update(|status| {
             status.waiting_for = None;
             status.fence = Some(fence);
@@ -173,15 +180,16 @@ impl Following {
         follow: &mut Follow,
         batch: &mut Batch,
         links: &mut (Link, Link),
+        crew: &mut Crew,
     ) -> Result<Fence> {
         let mut retries = Retries::new();
         let mut suspects = BTreeSet::new();
         loop {
-            let Obstacle { error, table } = match self.apply(follow, batch, links, &suspects).await
-            {
-                Ok(fence) => return Ok(fence),
-                Err(obstacle) => obstacle,
-            };
+            let Obstacle { error, table } =
+                match self.apply(follow, batch, links, crew, &suspects).await {
+                    Ok(fence) => return Ok(fence),
+                    Err(obstacle) => obstacle,
+                };
             links.0.reset();
             links.1.reset();
             match table.filter(|_| error.kind().lies_in_the_table()) {

@@ -5,6 +5,7 @@ mod batch;
 mod check;
 mod chunk_read;
 mod copies;
+mod crew;
 mod definitions;
 mod filter;
 mod follow;
