@@ -110,7 +110,11 @@ async fn fill(source: &mut MySqlConnection) -> Result<()> {
 
 fn task_text(env: &str, dir: &Path) -> Result<String> {
     let web = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let endpoint = |port: u16| format!("host = \"127.0.0.1\"\nport = {port}\nuser = \"root\"\n");
+    let endpoint = |port: u16| {
+        format!(
+            "host = \"127.0.0.1\"\nport = {port}\nuser = \"root\"\ntls = {{ mode = \"disabled\" }}\n"
+        )
+    };
     Ok(format!(
         "name = \"{NAME}\"\n[source]\n{}[target]\n{}[feed]\nbrokers = \"127.0.0.1:{}\"\n\
          topics = [\"{NAME}\"]\n[tables]\ninclude = [\"{NAME}.*\"]\n[state]\ndir = \"{}/state\"\n\

@@ -13,6 +13,7 @@ use crate::task::FeedTask;
 use client::{Client, METADATA_TIMEOUT, look_up, open, partitions_of};
 use fault::{Trouble, failure, foreign, is_passing, lost_offset, no_topic, repartitioned};
 use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::time::Duration;
@@ -164,7 +165,7 @@ impl Feed {
                 }
                 Err(error) => error,
             };
-            match Trouble::of(&error, "") {
+            match self.shut_out_by(&error) {
                 Some(trouble) => {
                     let error = trouble.error(&self.task.brokers);
                     tracing::warn!(error = %error.message(), "connecting anew");
@@ -174,6 +175,13 @@ impl Feed {
                 None => return Err(failure(&self.topic, &error)),
             }
         }
+    }
+
+    /// Tells why the brokers accept this client no more, if they do not.
+    fn shut_out_by(&self, error: &KafkaError) -> Option<Trouble> {
+        let heard = self.client.context().trouble();
+        let heard = heard.filter(|trouble| *trouble != Trouble::Protocol);
+        heard.or_else(|| Trouble::of(error, ""))
     }
 
     /// Begins anew where it stood, with the passwords and certificates that the files hold now:
