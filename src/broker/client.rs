@@ -152,16 +152,15 @@ fn refused(error: &KafkaError) -> Error {
     Error::new(ErrorKind::Usage, what).advise("see librdkafka's list of settings")
 }
 
-/// Asks how many partitions a topic has; 0 if it does not exist.
+/// Waits until a broker has answered.
 ///
 /// # Errors
-/// If no broker answers, with the reason as far as librdkafka knows it.
-pub(super) fn look_up(client: &Client, task: &FeedTask, topic: &str) -> Result<usize> {
+/// If none does, with the reason as far as librdkafka knows it.
+pub(super) fn reach_brokers(client: &Client, task: &FeedTask) -> Result<()> {
     let (began, deadline) = (Instant::now(), Instant::now() + METADATA_TIMEOUT);
     loop {
-        let error = match partitions_of(client, topic, TROUBLE_LOOK) {
-            Ok(partitions) => return Ok(partitions),
-            Err(error) => error,
+        let Err(error) = client.fetch_metadata(Some(task.topic()), TROUBLE_LOOK) else {
+            return Ok(());
         };
         // What librdkafka has to say waits in its queue until somebody looks. Nothing is assigned
         // yet, so that no message is lost here.

@@ -145,6 +145,14 @@ pub(super) fn repartitioned(topic: &str, now: usize, before: usize) -> Error {
     .advise("rows may have moved between partitions: begin again with a new task name")
 }
 
+pub(super) fn left_out(topic: &str) -> Error {
+    Error::new(
+        ErrorKind::Usage,
+        format!("[feed] topics does not name {topic}, which this task has read so far"),
+    )
+    .advise("name it again: what was sent there would be missing")
+}
+
 pub(super) fn lost_offset(
     topic: &str,
     partition: usize,

@@ -4,7 +4,7 @@ use super::{Session, newest_fence};
 use crate::apply::text_literal;
 use crate::chunk::{Chunk, Range};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::CommitTs;
+use crate::feed::{CommitTs, Offsets};
 use crate::fence::{FenceRow, record_schema};
 use crate::schema::{Table, TableName};
 
@@ -22,7 +22,7 @@ pub struct TaskRow {
     /// T0, the timestamp of the full load.
     pub base: CommitTs,
     /// For each partition the offset behind the last message before T0.
-    pub offsets: Vec<i64>,
+    pub offsets: Offsets,
     /// Whether every table is loaded and proven.
     pub loaded: bool,
 }
@@ -450,8 +450,9 @@ fn followed_of(row: Vec<Option<String>>) -> Result<FollowedRow> {
     })
 }
 
-fn offsets_literal(offsets: &[i64]) -> String {
-    text_literal(format!("{offsets:?}").as_bytes())
+fn offsets_literal(offsets: &Offsets) -> String {
+    let text = serde_json::to_string(offsets).expect("names and numbers");
+    text_literal(text.as_bytes())
 }
 
 fn lost_lease() -> Error {

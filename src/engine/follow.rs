@@ -1,7 +1,9 @@
 //! Following the source: from the feed's messages to batches, fence by fence.
 
 use crate::error::Result;
-use crate::feed::{Assembly, CommitTs, Ddl, Message, Part, RowChange, Spill, Stretch, fold};
+use crate::feed::{
+    Assembly, CommitTs, Ddl, Message, Offsets, Part, RowChange, Spill, Stretch, fold,
+};
 use crate::fence::FenceRow;
 use crate::schema::{Table, TableName, quote};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +61,7 @@ pub struct Batch {
     /// The timestamp of the fence after.
     pub to: CommitTs,
     /// For each partition the offset from which the feed is read once this is applied.
-    pub offsets: Vec<i64>,
+    pub offsets: Offsets,
     /// How many changes were folded.
     pub changes: usize,
     /// The last images of all keys that were touched.
@@ -93,7 +95,7 @@ impl Follow {
     /// holds, because that batch ends at the target's fence or later.
     pub fn new(
         proven: CommitTs,
-        offsets: Vec<i64>,
+        offsets: Offsets,
         row: &FenceRow,
         tables: BTreeMap<TableName, Followed>,
         spill: Spill,
@@ -129,6 +131,11 @@ impl Follow {
     /// If it fits neither into memory nor on the disk.
     pub fn on_message(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
         self.assembly.push(partition, offset, message)
+    }
+
+    /// Takes note of a topic that the feed has begun to use.
+    pub fn on_topic(&mut self, topic: &str, offsets: Vec<i64>) {
+        self.assembly.add_topic(topic, offsets);
     }
 
     /// Takes the next stretch of the feed if the watermark allows one, and returns the tables that
@@ -343,11 +350,11 @@ mod tests {
             state: FenceState::Complete,
             w: 10,
             next_w: 10,
-            offsets: vec![0],
+            offsets: vec![0].into(),
         };
         Follow::new(
             10,
-            vec![0],
+            vec![0].into(),
             &row,
             BTreeMap::from([(table.name.clone(), followed)]),
             spill(1 << 20),
@@ -457,9 +464,9 @@ mod tests {
             state: FenceState::Applying,
             w: 10,
             next_w: 40,
-            offsets: vec![0],
+            offsets: vec![0].into(),
         };
-        let mut follow = Follow::new(10, vec![0], &row, follow().tables, spill(1 << 20));
+        let mut follow = Follow::new(10, vec![0].into(), &row, follow().tables, spill(1 << 20));
         push(&mut follow, 0, Message::Watermark(30));
         assert!(take(&mut follow, |_| true).is_none());
         push(&mut follow, 1, Message::Watermark(41));

@@ -4,7 +4,7 @@ use super::secret::read_text;
 use crate::error::{Error, ErrorKind, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is asked of a connection; the words are those of MySQL's `--ssl-mode`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
@@ -80,7 +80,7 @@ impl Tls {
     }
 }
 
-fn read_pem(key: &str, path: &PathBuf) -> Result<String> {
+fn read_pem(key: &str, path: &Path) -> Result<String> {
     let text = read_text(key, path)?;
     if text.contains(CERTIFICATE) {
         return Ok(text);
@@ -91,7 +91,7 @@ fn read_pem(key: &str, path: &PathBuf) -> Result<String> {
     )))
 }
 
-fn read_key(key: &str, path: &PathBuf) -> Result<SecretString> {
+fn read_key(key: &str, path: &Path) -> Result<SecretString> {
     let text = SecretString::from(read_text(key, path)?);
     let has = |word: &str| text.expose_secret().contains(word);
     if !has("PRIVATE KEY-----") || has("ENCRYPTED") {
