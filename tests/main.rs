@@ -27,6 +27,7 @@ mod routes;
 mod schema;
 mod secrecy;
 mod security;
+mod topics;
 mod types;
 mod web;
 mod wide_rows;

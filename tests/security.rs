@@ -81,7 +81,9 @@ impl Secured {
         let (found, said) = self.precheck(text);
         assert!(said.contains(words), "{words}: {said}");
         assert_eq!(found, code, "{words}: {said}");
-        assert!(said.contains("to do:") || said.contains("fix:"), "{said}");
+        // A wrong word in the task file is answered with the words that are known instead.
+        let advises = said.contains("to do:") || said.contains("fix:");
+        assert!(advises || said.contains("expected one of"), "{said}");
     }
 }
 
@@ -164,8 +166,7 @@ async fn each_database_that_cannot_be_trusted_is_one_clear_error() {
         secured.assert_fails(&host, 2, "for another host name");
         let missing = on(side, &authority("ca.pem"), "ca = \"/nowhere/ca.pem\"");
         secured.assert_fails(&missing, 64, "tls.ca: cannot read /nowhere/ca.pem");
-        let relaxed = host.replace(" }\nport", " }\nport");
-        let relaxed = relaxed.replace(
+        let relaxed = host.replace(
             &authority("ca.pem"),
             &format!("mode = \"verify-ca\", {}", authority("ca.pem")),
         );
@@ -240,6 +241,7 @@ async fn each_broker_that_cannot_be_trusted_is_one_clear_error() {
         (with("/ca.pem", "/no-ca.pem"), 64, "tls.ca: cannot read"),
         (with(sasl_port, &plain_port), 2, "the other way round"),
         (with("tls = { ca", "# { ca"), 2, "the other way round"),
+        (with("sasl = {", "# {"), 2, "the other way round"),
         (
             with(sasl_port, lab.value("KAFKA_TLS_PORT")),
             2,

@@ -80,10 +80,12 @@ impl Lab {
 host = "127.0.0.1"
 port = {source}
 user = "root"
+tls = {{ mode = "disabled" }}
 [target]
 host = "127.0.0.1"
 port = {target}
 user = "root"
+tls = {{ mode = "disabled" }}
 [feed]
 brokers = "127.0.0.1:{kafka}"
 topics = ["{name}"]

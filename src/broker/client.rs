@@ -18,6 +18,12 @@ pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 /// After how long it is looked whether librdkafka has told of a trouble that no waiting mends.
 const TROUBLE_LOOK: Duration = Duration::from_secs(1);
 
+/// For how long a broker may hang up before that is taken for its answer.
+const STARTING: Duration = Duration::from_secs(4);
+
+/// How many of its events are looked at then; it repeats itself without end.
+const EVENTS_PER_LOOK: usize = 64;
+
 /// The consumer, with an ear for what librdkafka says beside its answers: these name only that a
 /// broker was not reached, not that a password is wrong.
 pub(super) type Client = StreamConsumer<Ear>;
@@ -31,18 +37,27 @@ pub(super) struct Ear {
 }
 
 impl ClientContext for Ear {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    /// A listener that wants another protocol only hangs up, which librdkafka logs and no more.
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
+        if facility == "FAIL" {
+            self.note(Trouble::of_text(text));
+        }
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(trouble) = Trouble::of(&error, reason) {
-            *self.lock() = Some(trouble);
-        }
+        self.note(Trouble::of(&error, reason));
     }
 }
 
 impl ConsumerContext for Ear {}
 
 impl Ear {
+    fn note(&self, trouble: Option<Trouble>) {
+        if trouble.is_some() {
+            *self.lock() = trouble;
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Trouble>> {
         self.trouble
             .lock()
@@ -72,7 +87,7 @@ pub(super) fn open(task: &FeedTask) -> Result<Client> {
         // Bounds of what librdkafka holds for us (INV-8).
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.message.max.bytes", "4194304")
-        .set("log_level", "2");
+        .set_log_level(RDKafkaLogLevel::Info);
     for (name, value) in &task.settings {
         config.set(name, value);
     }
@@ -137,21 +152,24 @@ fn refused(error: &KafkaError) -> Error {
     Error::new(ErrorKind::Usage, what).advise("see librdkafka's list of settings")
 }
 
-/// Asks how many partitions a topic has; 0 if it does not exist.
+/// Waits until a broker has answered.
 ///
 /// # Errors
-/// If no broker answers, with the reason as far as librdkafka knows it.
-pub(super) fn look_up(client: &Client, task: &FeedTask, topic: &str) -> Result<usize> {
-    let deadline = Instant::now() + METADATA_TIMEOUT;
+/// If none does, with the reason as far as librdkafka knows it.
+pub(super) fn reach_brokers(client: &Client, task: &FeedTask) -> Result<()> {
+    let (began, deadline) = (Instant::now(), Instant::now() + METADATA_TIMEOUT);
     loop {
-        let error = match partitions_of(client, topic, TROUBLE_LOOK) {
-            Ok(partitions) => return Ok(partitions),
-            Err(error) => error,
+        let Err(error) = client.fetch_metadata(Some(task.topic()), TROUBLE_LOOK) else {
+            return Ok(());
         };
         // What librdkafka has to say waits in its queue until somebody looks. Nothing is assigned
         // yet, so that no message is lost here.
-        while client.recv().now_or_never().is_some() {}
-        if let Some(trouble) = client.context().trouble() {
+        for _ in 0..EVENTS_PER_LOOK {
+            let _ = client.recv().now_or_never();
+        }
+        // A broker that is being started hangs up, too.
+        let is_settled = |of: &Trouble| *of != Trouble::Protocol || began.elapsed() > STARTING;
+        if let Some(trouble) = client.context().trouble().filter(is_settled) {
             return Err(trouble.error(&task.brokers));
         }
         if Instant::now() >= deadline {

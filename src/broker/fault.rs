@@ -26,16 +26,8 @@ impl Trouble {
     /// rdkafka_broker.c, rdkafka_request.c, rdkafka_ssl.c; OpenSSL's names of alerts).
     pub(super) fn of(error: &KafkaError, reason: &str) -> Option<Trouble> {
         let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
-        if says(&["mechanism handshake failed"]) {
-            return Some(Trouble::Mechanism);
-        }
-        if says(&[
-            "security.protocol configuration",
-            "connecting to a PLAINTEXT",
-            "wrong version number",
-            "packet length too long",
-        ]) {
-            return Some(Trouble::Protocol);
+        if let Some(trouble) = Trouble::of_text(reason) {
+            return Some(trouble);
         }
         match error.rdkafka_error_code()? {
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
@@ -44,12 +36,29 @@ impl Trouble {
             RDKafkaErrorCode::SSL if says(&["certificate verify failed"]) => {
                 Some(Trouble::Certificate)
             }
-            RDKafkaErrorCode::SSL if says(&["alert", "unexpected message"]) => {
-                Some(Trouble::Identity)
-            }
+            RDKafkaErrorCode::SSL if says(&["unexpected message"]) => Some(Trouble::Identity),
             RDKafkaErrorCode::SSL => Some(Trouble::Tls),
             _ => None,
         }
+    }
+
+    /// Recognises a trouble by the text alone.
+    pub(super) fn of_text(reason: &str) -> Option<Trouble> {
+        let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+        if says(&["mechanism handshake failed"]) {
+            return Some(Trouble::Mechanism);
+        }
+        if says(&["alert"]) && says(&["certificate", "unknown ca"]) {
+            return Some(Trouble::Identity);
+        }
+        // A listener that hears what it does not expect hangs up at the first words.
+        let hangs_up = says(&["Disconnected"]) && says(&["state APIVERSION_QUERY", "state UP"]);
+        let hints = [
+            "connecting to a PLAINTEXT",
+            "wrong version number",
+            "packet length too long",
+        ];
+        (hangs_up || says(&hints)).then_some(Trouble::Protocol)
     }
 
     /// Says what it means and what to do.
@@ -136,6 +145,14 @@ pub(super) fn repartitioned(topic: &str, now: usize, before: usize) -> Error {
     .advise("rows may have moved between partitions: begin again with a new task name")
 }
 
+pub(super) fn left_out(topic: &str) -> Error {
+    Error::new(
+        ErrorKind::Usage,
+        format!("[feed] topics does not name {topic}, which this task has read so far"),
+    )
+    .advise("name it again: what was sent there would be missing")
+}
+
 pub(super) fn lost_offset(
     topic: &str,
     partition: usize,
@@ -178,7 +195,7 @@ mod tests {
         assert_eq!(
             of(
                 transport,
-                "might be caused by incorrect security.protocol configuration"
+                "Disconnected: closed (after 0ms in state APIVERSION_QUERY)"
             ),
             Some(Trouble::Protocol)
         );

@@ -6,16 +6,23 @@
 mod client;
 mod fault;
 mod reach;
+mod topics;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{Message, decode, rows_without_values};
+use crate::feed::{Message, Offsets, decode, rows_without_values};
 use crate::task::FeedTask;
-use client::{Client, METADATA_TIMEOUT, look_up, open, partitions_of};
-use fault::{Trouble, failure, foreign, is_passing, lost_offset, no_topic, repartitioned};
+use client::{Client, open, reach_brokers};
+use fault::{
+    Trouble, failure, foreign, is_passing, left_out, lost_offset, no_topic, repartitioned,
+};
 use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
+use topics::{Watching, assert_complete, topics_of};
 
 /// How often it is tried to come back to brokers that accept rowproof no more.
 const REOPEN_TRIES: u32 = 8;
@@ -26,7 +33,7 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(3);
 /// The messages of one Kafka record, and where it stood.
 #[derive(Debug)]
 pub struct FeedRecord {
-    /// The partition.
+    /// The number of the partition, see [`Offsets`].
     pub partition: usize,
     /// The offset.
     pub offset: i64,
@@ -36,104 +43,148 @@ pub struct FeedRecord {
     pub bytes: usize,
 }
 
-/// The feed's topic.
+/// What the feed brings.
+#[derive(Debug)]
+pub enum FeedEvent {
+    /// A record.
+    Record(FeedRecord),
+    /// A topic that is read from now on; its partitions are numbered behind all others.
+    Topic {
+        /// Its name.
+        name: String,
+        /// From where each of its partitions is read.
+        offsets: Vec<i64>,
+    },
+}
+
+/// The topics of the feed.
 pub struct Feed {
     task: FeedTask,
     client: Client,
-    topic: String,
-    partitions: usize,
-    /// For each partition the offset of the next record; empty before anything is read.
-    next_offsets: Vec<i64>,
+    /// From where each partition is read next; it numbers them, too.
+    offsets: Offsets,
+    watching: Watching,
+    /// What comes before the next record.
+    queue: VecDeque<FeedEvent>,
+    idle: Vec<String>,
     /// Set when the brokers accept this client no more.
     is_shut_out: bool,
 }
 
-impl std::fmt::Debug for Feed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Feed({}, {} partitions)", self.topic, self.partitions)
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Feed({self})")
+    }
+}
+
+impl fmt::Display for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (name, offsets)) in self.offsets.topics().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}topic {name} with {} partitions", offsets.len())?;
+        }
+        Ok(())
     }
 }
 
 impl Feed {
-    /// Connects to the brokers and looks the topic up.
+    /// Connects to the brokers and looks the topics up.
     ///
     /// # Errors
-    /// If no broker answers or accepts rowproof, or the topic does not exist.
+    /// If no broker answers or accepts rowproof, or a topic does not exist.
     pub async fn connect(task: &FeedTask) -> Result<Feed> {
-        let (client, partitions) = connected(task).await?;
+        let (client, found) = connected(task).await?;
+        let mut offsets = Offsets::default();
+        for (name, partitions) in found {
+            offsets.add(name, vec![0; partitions]);
+        }
         Ok(Feed {
             task: task.clone(),
             client,
-            topic: task.topic().to_owned(),
-            partitions,
-            next_offsets: Vec::new(),
+            offsets,
+            watching: Watching::default(),
+            queue: VecDeque::new(),
+            idle: Vec::new(),
             is_shut_out: false,
         })
     }
 
-    /// Returns the number of partitions.
-    pub fn partitions(&self) -> usize {
-        self.partitions
+    /// Returns from where each partition is read next.
+    pub fn offsets(&self) -> &Offsets {
+        &self.offsets
     }
 
-    /// Asserts that no partition was added: what is sent there would never be read, while the
-    /// watermarks of the others go on.
-    ///
-    /// # Errors
-    /// If the number has changed. That the brokers do not answer is no error here: reading will
-    /// tell.
-    pub fn assert_partitions(&self) -> Result<()> {
-        let found = tokio::task::block_in_place(|| {
-            partitions_of(&self.client, &self.topic, METADATA_TIMEOUT)
-        })
-        .unwrap_or(0);
-        if found == self.partitions || found == 0 {
-            return Ok(());
-        }
-        Err(repartitioned(&self.topic, found, self.partitions))
+    /// Returns the topics that were found to get no watermarks.
+    pub fn idle_topics(&self) -> &[String] {
+        &self.idle
     }
 
     /// Returns for each partition the first offset that Kafka holds and the one behind the last.
     pub async fn ends(&self) -> Result<Vec<(i64, i64)>> {
-        tokio::task::block_in_place(|| {
-            (0..self.partitions)
-                .map(|partition| {
-                    let partition = partition_number(partition);
-                    self.client
-                        .fetch_watermarks(&self.topic, partition, METADATA_TIMEOUT)
-                        .map_err(|error| failure(&self.topic, &error))
-                })
-                .collect()
-        })
+        self.offsets
+            .places()
+            .map(|(topic, partition, _)| self.bounds(topic, partition))
+            .collect()
     }
 
-    /// Begins reading at one offset for each partition.
+    /// Begins reading at offsets that were kept. Topics that are not among them are read from their
+    /// beginning; they come as events.
     ///
     /// # Errors
-    /// If the number of partitions has changed, or Kafka no longer holds an offset.
-    pub async fn seek(&mut self, offsets: &[i64]) -> Result<()> {
-        if offsets.len() != self.partitions {
-            return Err(repartitioned(&self.topic, self.partitions, offsets.len()));
-        }
-        for (partition, (held, offset)) in self.ends().await?.iter().zip(offsets).enumerate() {
-            if *offset < held.0 || *offset > held.1 {
-                return Err(lost_offset(&self.topic, partition, *offset, *held));
+    /// If a topic is gone or has another number of partitions, or Kafka no longer holds an offset.
+    pub async fn seek(&mut self, offsets: &Offsets) -> Result<()> {
+        let found: Vec<(String, usize)> = self
+            .offsets
+            .topics()
+            .map(|(name, of)| (name.to_owned(), of.len()))
+            .collect();
+        for (name, of) in offsets.topics() {
+            match found.iter().find(|(topic, _)| topic == name) {
+                Some((_, partitions)) if *partitions == of.len() => {}
+                Some((_, partitions)) => return Err(repartitioned(name, *partitions, of.len())),
+                None if self.task.reads(name) => return Err(no_topic(name, &self.task.brokers)),
+                None => return Err(left_out(name)),
             }
         }
+        for (topic, partition, offset) in offsets.places() {
+            let held = self.bounds(topic, partition)?;
+            if offset < held.0 || offset > held.1 {
+                return Err(lost_offset(topic, partition, offset, held));
+            }
+        }
+        self.offsets = offsets.clone();
+        let is_new = |(name, _): &(String, usize)| self.offsets.number(name, 0).is_none();
+        let new: Vec<(String, usize)> = found.into_iter().filter(is_new).collect();
+        self.add_topics(&new)?;
+        self.assign()
+    }
+
+    fn assign(&self) -> Result<()> {
         let mut list = TopicPartitionList::new();
-        for (partition, offset) in offsets.iter().enumerate() {
-            list.add_partition_offset(
-                &self.topic,
-                partition_number(partition),
-                Offset::Offset(*offset),
-            )
-            .map_err(|error| failure(&self.topic, &error))?;
+        for (topic, partition, offset) in self.offsets.places() {
+            list.add_partition_offset(topic, partition_number(partition), Offset::Offset(offset))
+                .map_err(|error| failure(topic, &error))?;
         }
         self.client
             .assign(&list)
-            .map_err(|error| failure(&self.topic, &error))?;
-        self.next_offsets = offsets.to_vec();
-        Ok(())
+            .map_err(|error| failure(self.task.topic(), &error))
+    }
+
+    /// Returns what comes next, as soon as there is something. It may be abandoned at any moment
+    /// and called again.
+    ///
+    /// # Errors
+    /// As [`Feed::next`].
+    pub async fn next_event(&mut self) -> Result<FeedEvent> {
+        if let Some(event) = self.queue.pop_front() {
+            return Ok(event);
+        }
+        let mut record = self.next().await?;
+        let may_grow = self.may_grow();
+        let place = self.offsets.places().nth(record.partition);
+        let (topic, _, _) = place.expect("it was numbered just now");
+        self.watching.note(topic, &mut record, may_grow);
+        Ok(FeedEvent::Record(record))
     }
 
     /// Returns the next record, as soon as there is one. It may be abandoned at any moment and
@@ -149,33 +200,45 @@ impl Feed {
             }
             let error = match self.client.recv().await {
                 Ok(message) => {
+                    let (topic, offset) = (message.topic(), message.offset());
                     let partition = usize::try_from(message.partition()).unwrap_or_default();
+                    // What was fetched before topics were assigned anew may come once more.
+                    let Some(number) = self.offsets.number(topic, partition) else {
+                        continue;
+                    };
                     let key = message.key().unwrap_or_default();
                     let value = message.payload().unwrap_or_default();
                     let messages = decode(key, value).or_else(|what| {
-                        let foreign = foreign(&self.topic, partition, message.offset(), what);
+                        let foreign = foreign(topic, partition, offset, what);
                         rows_without_values(key).ok_or(foreign)
                     })?;
-                    self.next_offsets[partition] = message.offset() + 1;
+                    *self.offsets.at_mut(number) = offset + 1;
                     return Ok(FeedRecord {
-                        partition,
-                        offset: message.offset(),
+                        partition: number,
+                        offset,
                         messages,
                         bytes: key.len() + value.len(),
                     });
                 }
                 Err(error) => error,
             };
-            match Trouble::of(&error, "") {
+            match self.shut_out_by(&error) {
                 Some(trouble) => {
                     let error = trouble.error(&self.task.brokers);
                     tracing::warn!(error = %error.message(), "connecting anew");
                     self.is_shut_out = true;
                 }
                 None if is_passing(&error) => {}
-                None => return Err(failure(&self.topic, &error)),
+                None => return Err(failure(self.task.topic(), &error)),
             }
         }
+    }
+
+    /// Tells why the brokers accept this client no more, if they do not.
+    fn shut_out_by(&self, error: &KafkaError) -> Option<Trouble> {
+        let heard = self.client.context().trouble();
+        let heard = heard.filter(|trouble| *trouble != Trouble::Protocol);
+        heard.or_else(|| Trouble::of(error, ""))
     }
 
     /// Begins anew where it stood, with the passwords and certificates that the files hold now:
@@ -207,27 +270,32 @@ impl Feed {
     }
 
     async fn reopen_once(&mut self) -> Result<()> {
-        let (client, partitions) = connected(&self.task).await?;
-        if partitions != self.partitions {
-            return Err(repartitioned(&self.topic, partitions, self.partitions));
-        }
+        let (client, found) = connected(&self.task).await?;
         let old = std::mem::replace(&mut self.client, client);
         // Closing it waits for its threads.
         tokio::task::spawn_blocking(move || drop(old));
-        let offsets = self.next_offsets.clone();
+        for (name, partitions) in &found {
+            let known = self.offsets.topics().find(|(topic, _)| topic == name);
+            if let Some((_, of)) = known
+                && of.len() != *partitions
+            {
+                return Err(repartitioned(name, *partitions, of.len()));
+            }
+        }
+        let offsets = self.offsets.clone();
         self.seek(&offsets).await
     }
 }
 
-/// Makes a client and counts the partitions of the topic.
-async fn connected(task: &FeedTask) -> Result<(Client, usize)> {
+/// Makes a client and looks the topics up.
+async fn connected(task: &FeedTask) -> Result<(Client, Vec<(String, usize)>)> {
     let task = task.clone();
     blocking(move || {
         let client = open(&task)?;
-        match look_up(&client, &task, task.topic())? {
-            0 => Err(no_topic(task.topic(), &task.brokers)),
-            partitions => Ok((client, partitions)),
-        }
+        reach_brokers(&client, &task)?;
+        let found = topics_of(&client, &task).map_err(|error| failure(&task.brokers, &error))?;
+        assert_complete(&task, &found)?;
+        Ok((client, found))
     })
     .await
 }

@@ -5,7 +5,7 @@ use crate::apply::text_literal;
 use crate::chunk::{Chunk, Range};
 use crate::engine::Stop;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, Origin, Position};
+use crate::feed::{CommitTs, Offsets, Origin, Position};
 use crate::fence::{FenceRow, record_schema};
 use crate::schema::{Table, TableName};
 
@@ -23,7 +23,7 @@ pub struct TaskRow {
     /// T0, the timestamp of the full load.
     pub base: CommitTs,
     /// For each partition the offset behind the last message before T0.
-    pub offsets: Vec<i64>,
+    pub offsets: Offsets,
     /// Whether every table is loaded and proven.
     pub loaded: bool,
 }
@@ -482,8 +482,9 @@ fn stop_of(cells: &[Option<String>]) -> Option<Option<Stop>> {
     Some(Some(stop))
 }
 
-fn offsets_literal(offsets: &[i64]) -> String {
-    text_literal(format!("{offsets:?}").as_bytes())
+fn offsets_literal(offsets: &Offsets) -> String {
+    let text = serde_json::to_string(offsets).expect("names and numbers");
+    text_literal(text.as_bytes())
 }
 
 fn lost_lease() -> Error {

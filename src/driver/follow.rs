@@ -7,11 +7,11 @@ use super::link::{Link, Retries};
 use super::prove::ProofJob;
 use super::schema::Making;
 use super::status::StatusBoard;
-use crate::broker::{Feed, FeedRecord};
+use crate::broker::{Feed, FeedEvent};
 use crate::database::{Catalog, Record, collations};
 use crate::engine::{Batch, Follow};
 use crate::error::Result;
-use crate::feed::Part;
+use crate::feed::{Offsets, Part};
 use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, Verdict};
@@ -36,11 +36,8 @@ const RECORDS_AHEAD: usize = 1_024;
 /// The bytes of records that are read ahead of the applier; a larger one comes alone (INV-8).
 const BYTES_AHEAD: u32 = 32 << 20;
 
-/// A record, and its share of what may be read ahead.
-type Ahead = (FeedRecord, OwnedSemaphorePermit);
-
-/// How often it is looked whether the topic still has the same partitions.
-const PARTITIONS_LOOK: Duration = Duration::from_secs(10);
+/// What the feed brought, and its share of what may be read ahead.
+type Ahead = (FeedEvent, OwnedSemaphorePermit);
 
 /// The bytes of waiting changes above which a batch is taken before more is read.
 const WAITING_BYTES_MAX: usize = 32 << 20;
@@ -71,7 +68,7 @@ impl Following {
     ///
     /// # Errors
     /// If the feed or the target fails for good, or another instance takes over.
-    pub async fn run(self, mut feed: Feed, mut follow: Follow, offsets: &[i64]) -> Result<()> {
+    pub async fn run(self, mut feed: Feed, mut follow: Follow, offsets: &Offsets) -> Result<()> {
         feed.seek(offsets).await?;
         let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
         let reader = tokio::spawn(read_ahead(feed, records, self.stop.clone()));
@@ -115,9 +112,14 @@ impl Following {
         inbox: &mut mpsc::Receiver<Ahead>,
     ) -> Result<()> {
         loop {
-            for (record, _) in arrived.drain(..) {
-                for message in record.messages {
-                    follow.on_message(record.partition, record.offset, message)?;
+            for (event, _) in arrived.drain(..) {
+                match event {
+                    FeedEvent::Topic { name, offsets } => follow.on_topic(&name, offsets),
+                    FeedEvent::Record(record) => {
+                        for message in record.messages {
+                            follow.on_message(record.partition, record.offset, message)?;
+                        }
+                    }
                 }
             }
             let waiting = follow.waiting_bytes();
@@ -268,25 +270,29 @@ async fn read_ahead(
     stop: CancellationToken,
 ) -> Result<()> {
     let room = Arc::new(Semaphore::new(BYTES_AHEAD as usize));
-    let mut look = tokio::time::interval(PARTITIONS_LOOK);
+    let mut look = tokio::time::interval(feed.look_every());
     loop {
-        let record = tokio::select! {
+        let event = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = records.closed() => return Ok(()),
             _ = look.tick() => {
-                feed.assert_partitions()?;
+                feed.look()?;
                 continue;
             }
-            record = feed.next() => record?,
+            event = feed.next_event() => event?,
         };
-        let bytes = u32::try_from(record.bytes).unwrap_or(BYTES_AHEAD);
+        let bytes = match &event {
+            FeedEvent::Record(record) => record.bytes,
+            FeedEvent::Topic { .. } => 0,
+        };
+        let bytes = u32::try_from(bytes).unwrap_or(BYTES_AHEAD);
         let share = Arc::clone(&room).acquire_many_owned(bytes.min(BYTES_AHEAD));
         let share = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = records.closed() => return Ok(()),
             share = share => share.expect("the semaphore is never closed"),
         };
-        if records.send((record, share)).await.is_err() {
+        if records.send((event, share)).await.is_err() {
             return Ok(());
         }
     }

@@ -13,7 +13,7 @@ use crate::broker::Feed;
 use crate::database::{Catalog, Record, Session, TaskRow, collations, current_ts, newest_fence};
 use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, Spill};
+use crate::feed::{CommitTs, Offsets, Spill};
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::journal::{FoundBy, Journal, Phase, TableRow};
 use crate::proof::{Counts, How, Reason, TableProof, Verdict};
@@ -227,7 +227,7 @@ impl Run {
                 self.waiting_for("the feed to show that it covers the start of the load");
                 start_of_load(&mut Feed::connect(feed).await?, source).await?
             }
-            None => (current_ts(source).await?, Vec::new()),
+            None => (current_ts(source).await?, Offsets::default()),
         };
         let row = TaskRow {
             state_id,
@@ -408,7 +408,7 @@ impl Run {
         };
         let asked = current_ts(links.source.session().await?).await?;
         let feed = Feed::connect(feed_task).await?;
-        let (follow, offsets) = self.resume(record, links).await?;
+        let (follow, offsets) = self.resume(record, links, feed_task.topic()).await?;
         let stop = self.stop.child_token();
         let (jobs, queue) = mpsc::channel(BATCHES_AHEAD);
         let prover = Prover {
@@ -447,7 +447,12 @@ impl Run {
     }
 
     /// Takes up following where it was last proven.
-    async fn resume(&self, record: &Record, links: &mut Links) -> Result<(Follow, Vec<i64>)> {
+    async fn resume(
+        &self,
+        record: &Record,
+        links: &mut Links,
+        topic: &str,
+    ) -> Result<(Follow, Offsets)> {
         let target = links.target.session().await?;
         let row = record.fence(target).await?.ok_or_else(|| {
             Error::new(ErrorKind::Broken, "INV-3: the target's fence row is gone")
@@ -467,6 +472,7 @@ impl Run {
             Some((proven, offsets)) => (proven.w, offsets),
             None => (row.w, row.offsets.clone()),
         };
+        let offsets = offsets.named(topic);
         let tables = self.followed_tables(record, target, row.w).await?;
         let spill = Spill {
             dir: self.task.state_dir.clone(),

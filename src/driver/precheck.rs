@@ -6,7 +6,7 @@ use super::trust;
 use crate::broker::Feed;
 use crate::database::{Record, Server, Session, current_ts, gc_life_time, undo_retention_s};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::CommitTs;
+use crate::feed::{CommitTs, Offsets};
 use crate::task::{FeedTask, Task};
 use serde::Serialize;
 use std::fmt;
@@ -237,14 +237,17 @@ async fn grants(task: &Task, target: &mut Session, findings: &mut Vec<Finding>) 
 ///
 /// # Errors
 /// If the feed does not cover a load that begins now.
-pub async fn start_of_load(feed: &mut Feed, source: &mut Session) -> Result<(CommitTs, Vec<i64>)> {
+pub async fn start_of_load(feed: &mut Feed, source: &mut Session) -> Result<(CommitTs, Offsets)> {
     let mut tries = FEED_TRIES;
     loop {
         let ends = feed.ends().await?;
         let base = current_ts(source).await?;
         tries -= 1;
         match feed.assert_reaches_back(base, &ends).await {
-            Ok(()) => return Ok((base, ends.iter().map(|(_, end)| *end).collect())),
+            Ok(()) => {
+                let ends = ends.iter().map(|(_, end)| *end);
+                return Ok((base, feed.offsets().with(ends)));
+            }
             Err(error) if error.kind() == ErrorKind::Feed && tries > 0 => {}
             Err(error) => return Err(error),
         }
@@ -256,14 +259,19 @@ async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
     let look = async {
         let mut feed = Feed::connect(task).await?;
         start_of_load(&mut feed, source).await?;
-        Ok::<usize, Error>(feed.partitions())
+        let idle = feed.idle_topics().join(", ");
+        Ok::<_, Error>((feed.to_string(), idle))
     };
     match look.await {
-        Ok(partitions) => Finding::ok(format!(
-            "feed: topic {} with {partitions} partitions speaks Open Protocol and covers a load \
-             that begins now",
-            task.topic()
+        Ok((topics, idle)) if idle.is_empty() => Finding::ok(format!(
+            "feed: {topics} speaks Open Protocol and covers a load that begins now"
         )),
+        Ok((topics, idle)) => Finding::warning(
+            format!("feed: {topics} covers a load that begins now, but nothing comes on {idle}"),
+            "TiCDC sends nothing, not even watermarks, to a topic without tables; rowproof takes \
+             such a topic for complete when it has read what is there",
+            "see that all topics are of one changefeed; take out of [feed] topics what is not",
+        ),
         Err(error) => Finding::met(&error, why),
     }
 }

@@ -3,7 +3,7 @@
 use super::{Followed, Stop, action};
 use crate::error::Result;
 use crate::feed::{
-    Assembly, CommitTs, Ddl, Message, Origin, Part, RowChange, Spill, Stretch, fold,
+    Assembly, CommitTs, Ddl, Message, Offsets, Origin, Part, RowChange, Spill, Stretch, fold,
 };
 use crate::fence::FenceRow;
 use crate::schema::{Table, TableName};
@@ -18,7 +18,7 @@ pub struct Batch {
     /// The timestamp of the fence after.
     pub to: CommitTs,
     /// For each partition the offset from which the feed is read once this is applied.
-    pub offsets: Vec<i64>,
+    pub offsets: Offsets,
     /// How many changes were folded.
     pub changes: usize,
     /// The last images of all keys that were touched.
@@ -54,7 +54,7 @@ impl Follow {
     /// holds, because that batch ends at the target's fence or later.
     pub fn new(
         proven: CommitTs,
-        offsets: Vec<i64>,
+        offsets: Offsets,
         row: &FenceRow,
         tables: BTreeMap<TableName, Followed>,
         spill: Spill,
@@ -90,6 +90,11 @@ impl Follow {
     /// If it fits neither into memory nor on the disk.
     pub fn on_message(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
         self.assembly.push(partition, offset, message)
+    }
+
+    /// Takes note of a topic that the feed has begun to use.
+    pub fn on_topic(&mut self, topic: &str, offsets: Vec<i64>) {
+        self.assembly.add_topic(topic, offsets);
     }
 
     /// Takes the next stretch of the feed if the watermark allows one, and returns the tables that

@@ -1,6 +1,6 @@
 //! Putting the feed's messages together again, up to the watermark.
 
-use super::{Backlog, CommitTs, Ddl, Message, Position, Spill, Watermarks};
+use super::{Backlog, CommitTs, Ddl, Message, Offsets, Position, Spill, Watermarks};
 use crate::error::Result;
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub struct Assembly {
     applied: CommitTs,
     rows: Backlog,
     ddls: Vec<(Position, Ddl)>,
-    next_offsets: Vec<i64>,
+    next_offsets: Offsets,
 }
 
 /// Everything that the source committed above one timestamp up to another.
@@ -29,12 +29,12 @@ pub struct Stretch {
     /// The schema changes in the order of their commit timestamps, each once.
     pub ddls: Vec<Ddl>,
     /// For each partition the offset from which reading must begin again once this is applied.
-    pub offsets: Vec<i64>,
+    pub offsets: Offsets,
 }
 
 impl Assembly {
     /// Starts behind `applied` with the offsets at which the partitions are read first.
-    pub fn new(applied: CommitTs, offsets: Vec<i64>, spill: Spill) -> Self {
+    pub fn new(applied: CommitTs, offsets: Offsets, spill: Spill) -> Self {
         Assembly {
             watermarks: Watermarks::new(offsets.len()),
             applied,
@@ -58,8 +58,15 @@ impl Assembly {
             Message::Row(_) | Message::Ddl(_) => {}
             Message::Watermark(ts) => self.watermarks.observe(partition, ts),
         }
-        self.next_offsets[partition] = self.next_offsets[partition].max(offset + 1);
+        let next = self.next_offsets.at_mut(partition);
+        *next = (offset + 1).max(*next);
         Ok(())
+    }
+
+    /// Adds a topic that came later; its partitions are numbered behind the others.
+    pub fn add_topic(&mut self, topic: &str, offsets: Vec<i64>) {
+        self.watermarks.add(offsets.len());
+        self.next_offsets.add(topic, offsets);
     }
 
     /// Returns the bytes of the rows that wait.
@@ -102,11 +109,12 @@ impl Assembly {
     }
 
     /// Returns for each partition the first offset that still holds something unapplied.
-    fn restart_offsets(&self) -> Vec<i64> {
+    fn restart_offsets(&self) -> Offsets {
         let mut offsets = self.next_offsets.clone();
         let ddls = self.ddls.iter().map(|(at, _)| (at.partition, at.offset));
         for (partition, first) in self.rows.first_offsets().into_iter().chain(ddls) {
-            offsets[partition] = offsets[partition].min(first);
+            let next = offsets.at_mut(partition);
+            *next = first.min(*next);
         }
         offsets
     }
@@ -141,7 +149,7 @@ mod tests {
     }
 
     fn assembly(applied: CommitTs, offsets: Vec<i64>) -> Assembly {
-        Assembly::new(applied, offsets, spill(1 << 20))
+        Assembly::new(applied, offsets.into(), spill(1 << 20))
     }
 
     fn push(assembly: &mut Assembly, partition: usize, offset: i64, message: Message) {
@@ -188,7 +196,7 @@ mod tests {
         let mut stretch = take(&mut assembly, 0).expect("a stretch to 9");
         assert_eq!(
             (timestamps(&mut stretch), stretch.offsets),
-            (vec![2, 3], vec![5, 9])
+            (vec![2, 3], vec![5, 9].into())
         );
     }
 

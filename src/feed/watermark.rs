@@ -18,6 +18,11 @@ impl Watermarks {
         }
     }
 
+    /// Adds partitions of a topic that came later; nothing is complete until they have watermarks.
+    pub fn add(&mut self, count: usize) {
+        self.partitions.resize(self.partitions.len() + count, 0);
+    }
+
     /// Notes a watermark of a partition.
     ///
     /// # Panics

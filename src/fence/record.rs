@@ -1,7 +1,7 @@
 //! What rowproof keeps on the target, in the database `rowproof`: progress is durable only
 //! together with the data (INV-3).
 
-use crate::feed::CommitTs;
+use crate::feed::{CommitTs, Offsets};
 use serde::{Deserialize, Serialize};
 
 /// Whether the target stands at a fence or between two.
@@ -41,8 +41,8 @@ pub struct FenceRow {
     pub w: CommitTs,
     /// The end of the batch that is being applied; `w` when complete.
     pub next_w: CommitTs,
-    /// For each partition of the topic the offset from which the feed must be read.
-    pub offsets: Vec<i64>,
+    /// From where the feed must be read.
+    pub offsets: Offsets,
 }
 
 impl FenceRow {
@@ -62,7 +62,7 @@ pub fn record_schema() -> [&'static str; 7] {
             task VARCHAR(64) NOT NULL PRIMARY KEY,
             state_id VARCHAR(64) NOT NULL COMMENT 'the state directory this task belongs to',
             base BIGINT UNSIGNED NOT NULL COMMENT 'T0: the TiDB timestamp of the full load',
-            offsets TEXT NOT NULL COMMENT 'end offsets of the topic, noted before T0',
+            offsets TEXT NOT NULL COMMENT 'end offsets of the topics, noted before T0',
             loaded TINYINT NOT NULL DEFAULT 0 COMMENT '1 when every table is loaded and proven'
         ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: one row per migration'",
         "CREATE TABLE IF NOT EXISTS rowproof.lease (

@@ -2,7 +2,7 @@
 
 use super::{Journal, failure, from_json, json, now_ms, ts_from_db, ts_to_db};
 use crate::error::Result;
-use crate::feed::CommitTs;
+use crate::feed::{CommitTs, Offsets};
 use crate::fence::Fence;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -150,11 +150,11 @@ impl Journal {
     ///
     /// After a crash the feed is read again from here: batches that were applied but not yet proven
     /// are folded anew into the first batch, so that none stays unproven.
-    pub async fn set_proven(&self, fence: Fence, offsets: &[i64]) -> Result<()> {
+    pub async fn set_proven(&self, fence: Fence, offsets: &Offsets) -> Result<()> {
         sqlx::query("INSERT OR REPLACE INTO proven (id, w, s, offsets) VALUES (1, ?, ?, ?)")
             .bind(ts_to_db(fence.w))
             .bind(ts_to_db(fence.s))
-            .bind(json(&offsets))
+            .bind(json(offsets))
             .execute(&self.pool)
             .await
             .map_err(failure)?;
@@ -162,7 +162,7 @@ impl Journal {
     }
 
     /// Returns the newest fence up to which every batch is proven, with the feed's offsets there.
-    pub async fn proven(&self) -> Result<Option<(Fence, Vec<i64>)>> {
+    pub async fn proven(&self) -> Result<Option<(Fence, Offsets)>> {
         let row = sqlx::query("SELECT w, s, offsets FROM proven WHERE id = 1")
             .fetch_optional(&self.pool)
             .await

@@ -1,5 +1,6 @@
 //! The task file: TOML in which an unknown key is an error.
 
+use super::pattern::wildcard;
 use super::secret::PasswordAt;
 use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Sasl, Scope, Tls, TlsMode};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,7 +59,7 @@ pub struct Endpoint {
 pub struct FeedTask {
     /// The brokers, `host:port`, joined by commas.
     pub brokers: String,
-    /// The topics; exactly one for now.
+    /// The topics of one changefeed, the default topic first; `*` stands for any characters.
     pub topics: Vec<String>,
     /// The protocol; `open-protocol` is the only one for now.
     #[serde(default = "open_protocol")]
@@ -257,9 +258,20 @@ impl TablesFile {
 }
 
 impl FeedTask {
-    /// Returns the topic.
+    /// Returns the first topic.
     pub fn topic(&self) -> &str {
         self.topics.first().map_or("", String::as_str)
+    }
+
+    /// Tells whether topics that come later may be among those that are read.
+    pub fn has_pattern(&self) -> bool {
+        self.topics.iter().any(|name| name.contains('*'))
+    }
+
+    /// Tells whether a topic is read; Kafka's own, which begin with two underscores, never are.
+    pub fn reads(&self, topic: &str) -> bool {
+        let fits = |pattern: &String| wildcard(pattern, topic);
+        !topic.starts_with("__") && self.topics.iter().any(fits)
     }
 
     fn validate(&self) -> Result<()> {
@@ -269,8 +281,13 @@ impl FeedTask {
                     .advise("use open-protocol, also in the changefeed's sink URI"),
             );
         }
-        if self.topics.len() != 1 {
-            return Err(usage("[feed] topics must name exactly one topic"));
+        let is_topic = |c: char| c.is_ascii_alphanumeric() || "._-*".contains(c);
+        let is_name = |name: &String| !name.is_empty() && name.chars().all(is_topic);
+        if self.topics.is_empty() || !self.topics.iter().all(is_name) {
+            return Err(usage(
+                "[feed] topics must name at least one topic, by letters, digits, '.', '_', '-', \
+                 and '*' for any characters",
+            ));
         }
         for name in self.settings.keys() {
             self.validate_setting(name)?;

@@ -107,6 +107,7 @@ async fn changes(lab: &Lab, task: &Task) -> Backlog {
         .expect("the topic");
     let ends = feed.ends().await.expect("the ends");
     let starts: Vec<i64> = ends.iter().map(|(start, _)| *start).collect();
+    let starts = feed.offsets().with(starts);
     feed.seek(&starts).await.expect("a seek");
     let mut open: Vec<bool> = ends.iter().map(|(start, end)| start < end).collect();
     let mut changes = Backlog::new(Spill {

@@ -16,11 +16,11 @@ fn follow() -> Follow {
         state: FenceState::Complete,
         w: 10,
         next_w: 10,
-        offsets: vec![0],
+        offsets: vec![0].into(),
     };
     Follow::new(
         10,
-        vec![0],
+        vec![0].into(),
         &row,
         BTreeMap::from([(table.name.clone(), followed)]),
         spill(1 << 20),
@@ -127,9 +127,9 @@ fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
         state: FenceState::Applying,
         w: 10,
         next_w: 40,
-        offsets: vec![0],
+        offsets: vec![0].into(),
     };
-    let mut follow = Follow::new(10, vec![0], &row, follow().tables, spill(1 << 20));
+    let mut follow = Follow::new(10, vec![0].into(), &row, follow().tables, spill(1 << 20));
     push(&mut follow, 0, Message::Watermark(30));
     assert!(take(&mut follow, |_| true).is_none());
     push(&mut follow, 1, Message::Watermark(41));

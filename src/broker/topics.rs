@@ -1,0 +1,209 @@
+//! Several topics of one changefeed: those that come later, and those that have fallen silent.
+//!
+//! What follows rests on how TiCDC sends (tiflow, cdc/sink/ddlsink/mq and cdc/owner/ddl_manager):
+//! a watermark says that every row and every DDL at or below it, of whatever topic, has been
+//! acknowledged by Kafka; the same watermarks go to all topics that have tables, and to the
+//! default topic. So when a watermark was seen on any topic, then everything up to it lies before
+//! the ends that the topics have a moment later, and in topics that exist by then.
+
+use super::client::{Client, METADATA_TIMEOUT};
+use super::fault::{failure, no_topic, repartitioned};
+use super::{Feed, FeedEvent, FeedRecord};
+use crate::error::Result;
+use crate::feed::{CommitTs, Message, physical_ms};
+use crate::task::FeedTask;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaResult;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often it is looked whether the topics have the same partitions as before.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How often when there are several, and the feed waits for what the look finds.
+const LOOK_EVERY_OF_SEVERAL: Duration = Duration::from_millis(500);
+
+/// How far a topic's watermark is behind the newest when the topic counts as silent.
+const SILENT_MS: u64 = 5_000;
+
+/// The watermarks as they come: the highest of each topic, and those that wait for a look.
+#[derive(Debug, Default)]
+pub(super) struct Watching {
+    newest: BTreeMap<String, CommitTs>,
+    held: BTreeMap<usize, (i64, CommitTs)>,
+}
+
+impl Watching {
+    /// Notes the watermarks of a record; where topics may come later, they are taken out of it
+    /// and held until it is known that there is no topic that they speak of and nobody reads.
+    pub(super) fn note(&mut self, topic: &str, record: &mut FeedRecord, may_grow: bool) {
+        for message in &record.messages {
+            if let Message::Watermark(ts) = message {
+                let newest = self.newest.entry(topic.to_owned()).or_default();
+                *newest = (*newest).max(*ts);
+                if may_grow {
+                    let held = self.held.entry(record.partition).or_default();
+                    *held = (record.offset, held.1.max(*ts));
+                }
+            }
+        }
+        if may_grow {
+            let is_watermark = |message: &Message| matches!(message, Message::Watermark(_));
+            record.messages.retain(|message| !is_watermark(message));
+        }
+    }
+
+    /// Returns the highest watermark of all topics.
+    fn newest(&self) -> CommitTs {
+        self.newest.values().copied().max().unwrap_or_default()
+    }
+
+    /// Tells whether a topic gets none of the watermarks that the others get.
+    fn is_silent(&self, topic: &str) -> bool {
+        let own = self.newest.get(topic).copied().unwrap_or_default();
+        physical_ms(self.newest()).saturating_sub(physical_ms(own)) > SILENT_MS
+    }
+}
+
+impl Feed {
+    /// Returns how often [`Feed::look`] is due.
+    pub fn look_every(&self) -> Duration {
+        match self.may_grow() || self.offsets.topics().count() > 1 {
+            true => LOOK_EVERY_OF_SEVERAL,
+            false => LOOK_EVERY,
+        }
+    }
+
+    /// Looks whether topics have come, and whether silent ones have been read to their ends.
+    ///
+    /// # Errors
+    /// If the number of a topic's partitions has changed: what is sent to a new one would never be
+    /// read, while the watermarks of the others go on. That the brokers do not answer is no error
+    /// here: reading will tell.
+    pub fn look(&mut self) -> Result<()> {
+        if self.is_shut_out {
+            return Ok(());
+        }
+        let newest = self.watching.newest();
+        let found = tokio::task::block_in_place(|| topics_of(&self.client, &self.task));
+        let Ok(found) = found else {
+            return Ok(());
+        };
+        self.assert_partitions(&found)?;
+        let new: Vec<_> = found
+            .into_iter()
+            .filter(|(name, _)| self.offsets.number(name, 0).is_none())
+            .collect();
+        if !new.is_empty() {
+            self.add_topics(&new)?;
+            self.assign()?;
+        }
+        self.complete_silent(newest)?;
+        for (partition, (offset, ts)) in std::mem::take(&mut self.watching.held) {
+            self.queue_watermark(partition, offset, ts);
+        }
+        Ok(())
+    }
+
+    /// A topic that is gone counts as unchanged: reading will tell.
+    fn assert_partitions(&self, found: &[(String, usize)]) -> Result<()> {
+        for (name, partitions) in found {
+            let known = self.offsets.topics().find(|(topic, _)| topic == name);
+            if let Some((_, offsets)) = known
+                && offsets.len() != *partitions
+            {
+                return Err(repartitioned(name, *partitions, offsets.len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds topics behind the others, from the first record that Kafka holds of them.
+    pub(super) fn add_topics(&mut self, new: &[(String, usize)]) -> Result<()> {
+        for (name, partitions) in new {
+            let mut offsets = Vec::new();
+            for partition in 0..*partitions {
+                offsets.push(self.bounds(name, partition)?.0);
+            }
+            self.offsets.add(name, offsets.clone());
+            let name = name.clone();
+            self.queue.push_back(FeedEvent::Topic { name, offsets });
+        }
+        Ok(())
+    }
+
+    /// Says of the topics that get no watermarks, because they have no tables any more, that they
+    /// are complete up to the watermark `newest` of others, once all that they held after it was
+    /// seen has been read.
+    fn complete_silent(&mut self, newest: CommitTs) -> Result<()> {
+        let places = self.offsets.places();
+        let silent: Vec<_> = places
+            .enumerate()
+            .filter(|(_, (topic, _, _))| self.watching.is_silent(topic))
+            .map(|(number, (topic, partition, next))| (number, topic.to_owned(), partition, next))
+            .collect();
+        for (number, topic, partition, next) in silent {
+            if next >= self.bounds(&topic, partition)?.1 {
+                self.queue_watermark(number, next - 1, newest);
+            }
+        }
+        Ok(())
+    }
+
+    fn queue_watermark(&mut self, partition: usize, offset: i64, ts: CommitTs) {
+        self.queue.push_back(FeedEvent::Record(FeedRecord {
+            partition,
+            offset,
+            messages: vec![Message::Watermark(ts)],
+            bytes: 0,
+        }));
+    }
+
+    /// Returns the first offset that Kafka holds of a partition and the one behind the last.
+    pub(super) fn bounds(&self, topic: &str, partition: usize) -> Result<(i64, i64)> {
+        let number = super::partition_number(partition);
+        tokio::task::block_in_place(|| {
+            self.client
+                .fetch_watermarks(topic, number, METADATA_TIMEOUT)
+                .map_err(|error| failure(topic, &error))
+        })
+    }
+
+    /// Tells whether topics that come later are read too.
+    pub(super) fn may_grow(&self) -> bool {
+        self.task.has_pattern()
+    }
+}
+
+/// Asks for the topics that a task reads, each with the number of its partitions, those that the
+/// task file names in its order and then those that fit its patterns.
+pub(super) fn topics_of(client: &Client, task: &FeedTask) -> KafkaResult<Vec<(String, usize)>> {
+    let mut found = Vec::new();
+    for name in task.topics.iter().filter(|name| !name.contains('*')) {
+        match super::client::partitions_of(client, name, METADATA_TIMEOUT)? {
+            0 => {}
+            partitions => found.push((name.clone(), partitions)),
+        }
+    }
+    if task.has_pattern() {
+        let metadata = client.fetch_metadata(None, METADATA_TIMEOUT)?;
+        for topic in metadata.topics() {
+            let is_known = found.iter().any(|(name, _)| name == topic.name());
+            if task.reads(topic.name()) && !is_known && topic.error().is_none() {
+                found.push((topic.name().to_owned(), topic.partitions().len()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Asserts that each topic that is named is there, and any at all.
+pub(super) fn assert_complete(task: &FeedTask, found: &[(String, usize)]) -> Result<()> {
+    let is_found = |name: &&String| found.iter().any(|(topic, _)| topic == *name);
+    let mut named = task.topics.iter().filter(|name| !name.contains('*'));
+    match named.find(|name| !is_found(name)) {
+        Some(missing) => Err(no_topic(missing, &task.brokers)),
+        None if found.is_empty() => Err(no_topic(&task.topics.join(", "), &task.brokers)),
+        None => Ok(()),
+    }
+}
