@@ -3,6 +3,10 @@
 //! Partitions are assigned by hand and offsets are never committed to Kafka: where to read on
 //! stands in the fence row, in the transaction of the rows (INV-3).
 
+mod claims;
+
+pub use claims::ClaimStore;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Message, decode, physical_ms};
 use crate::task::FeedTask;
@@ -35,7 +39,7 @@ pub struct FeedRecord {
     pub offset: i64,
     /// The messages.
     pub messages: Vec<Message>,
-    /// The size of the record, which is about that of its messages in memory.
+    /// The size of the record, and of its messages in memory.
     pub bytes: usize,
 }
 
@@ -181,11 +185,13 @@ impl Feed {
                     let value = message.payload().unwrap_or_default();
                     let messages = decode(key, value)
                         .map_err(|what| foreign(&self.topic, partition, message.offset(), what))?;
+                    // What was compressed is larger now.
+                    let rows = messages.iter().map(Message::byte_len).sum::<usize>();
                     return Ok(FeedRecord {
                         partition,
                         offset: message.offset(),
                         messages,
-                        bytes: key.len() + value.len(),
+                        bytes: rows.max(key.len() + value.len()),
                     });
                 }
                 Err(error) if is_passing(&error) => {}

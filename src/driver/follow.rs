@@ -1,18 +1,18 @@
 //! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
 
-use super::copies::{Adjustment, Wanted};
-use super::filter::read_filtered;
 use super::lease::Lease;
 use super::link::{Link, Retries};
 use super::prove::ProofJob;
+use super::reader::{Ahead, Claims, Reader};
 use super::schema::Making;
 use super::status::StatusBoard;
-use crate::apply::{delete_keys, insert_rows};
-use crate::broker::{Feed, FeedRecord};
+use super::timezone::ZoneCheck;
+use super::writing::{Statements, Writing};
+use crate::broker::Feed;
 use crate::database::{Catalog, Record, Session, collations, newest_fence};
 use crate::engine::{Batch, Follow};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, FoldedTable, Part};
+use crate::feed::Part;
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, Verdict};
@@ -22,7 +22,7 @@ use crate::task::Task;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The slot of the applier; the load's workers have the others.
@@ -30,22 +30,13 @@ pub const APPLIER_SLOT: u32 = 0;
 
 /// The rows up to which a batch is one transaction, so that readers of the target always see a
 /// state that the source had.
-const ROWS_PER_TRANSACTION: usize = 50_000;
+pub const ROWS_PER_TRANSACTION: usize = 50_000;
 
 /// How long after a fence the next one is made when nothing has changed.
 const IDLE_FENCE: Duration = Duration::from_millis(100);
 
 /// How many records are read ahead of the applier.
 const RECORDS_AHEAD: usize = 1_024;
-
-/// The bytes of records that are read ahead of the applier; a larger one comes alone (INV-8).
-const BYTES_AHEAD: u32 = 32 << 20;
-
-/// A record, and its share of what may be read ahead.
-type Ahead = (FeedRecord, OwnedSemaphorePermit);
-
-/// How often it is looked whether the topic still has the same partitions.
-const PARTITIONS_LOOK: Duration = Duration::from_secs(10);
 
 /// The bytes of waiting changes above which a batch is taken before more is read.
 const WAITING_BYTES_MAX: usize = 32 << 20;
@@ -79,8 +70,15 @@ impl Following {
     pub async fn run(self, feed: Feed, mut follow: Follow, offsets: &[i64]) -> Result<()> {
         feed.seek(offsets).await?;
         let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
-        let reader = tokio::spawn(read_ahead(feed, records, self.stop.clone()));
+        let ahead = Reader {
+            claims: Claims::of(&self.task, follow.applied())?,
+            feed,
+            records,
+            stop: self.stop.clone(),
+        };
+        let reader = tokio::spawn(ahead.run());
         let mut links = (Link::source(&self.task), Link::target(&self.task));
+        let mut zone = ZoneCheck::new(self.task.feed_zone());
         let mut last_fence = Instant::now();
         let mut arrived = Vec::new();
         let result = loop {
@@ -97,7 +95,7 @@ impl Following {
             }
             let due = last_fence.elapsed() >= IDLE_FENCE || follow.waiting_bytes() > 0;
             if due {
-                match self.step(&mut follow, &mut links).await {
+                match self.step(&mut follow, &mut links, &mut zone).await {
                     Ok(true) => last_fence = Instant::now(),
                     Ok(false) => {}
                     Err(error) => break Err(error),
@@ -138,7 +136,12 @@ impl Following {
     }
 
     /// Makes the next fence if the watermark allows one.
-    async fn step(&self, follow: &mut Follow, links: &mut (Link, Link)) -> Result<bool> {
+    async fn step(
+        &self,
+        follow: &mut Follow,
+        links: &mut (Link, Link),
+        zone: &mut ZoneCheck,
+    ) -> Result<bool> {
         let Some(created) = follow.take_stretch(|name| self.task.scope.contains(name))? else {
             return Ok(false);
         };
@@ -155,6 +158,7 @@ impl Following {
         let Some(mut batch) = follow.batch()? else {
             return Ok(false);
         };
+        zone.look(follow, &mut batch, &mut links.0).await?;
         let mut retries = Retries::new();
         let fence = loop {
             match self.apply(follow, &mut batch, links).await {
@@ -248,7 +252,20 @@ impl Following {
             self.record
                 .begin(target, APPLIER_SLOT, self.lease.epoch)
                 .await?;
-            self.write(follow, batch, source, target, whole).await?;
+            let statements = Statements {
+                record: &self.record,
+                epoch: self.lease.epoch,
+                target,
+                whole,
+                executed: 0,
+            };
+            let mut writing = Writing {
+                digest_key: &self.digest_key,
+                follow,
+                source,
+                statements,
+            };
+            writing.batch(batch).await?;
             for name in &batch.stopped {
                 if let Some(stop) = &follow.tables()[name].stopped {
                     self.record
@@ -287,89 +304,6 @@ impl Following {
         self.record.set_fence(target, &applying).await?;
         target.execute("COMMIT").await.map(|_| ())
     }
-
-    /// Writes a batch: every key that was touched is deleted, in all tables, before any row is
-    /// inserted. Keys that differ in bytes may be one key to the target, and unique keys trade
-    /// places.
-    ///
-    /// A large batch takes several transactions, the last of which stays open.
-    async fn write(
-        &self,
-        follow: &Follow,
-        batch: &mut Batch,
-        source: &mut Link,
-        target: &mut Session,
-        whole: bool,
-    ) -> Result<()> {
-        let mut written = 0;
-        let in_memory = batch.parts.len() == 1;
-        let mut keyless = Vec::new();
-        for step in [Step::Delete, Step::Insert] {
-            for part in &mut batch.parts {
-                let mut tables = part.tables()?;
-                if step == Step::Insert && tables.iter().any(|of| of.table.filter.is_some()) {
-                    let source = source.session().await?;
-                    read_filtered(source, follow, batch.to, tables.to_mut()).await?;
-                }
-                // What was found for the deletes serves the inserts too, unless there are several
-                // parts: only one of them is in memory.
-                if step == Step::Delete || !in_memory {
-                    keyless = self
-                        .adjustments(follow, batch.to, &tables, source, target)
-                        .await?;
-                }
-                let keyed = tables.iter().filter(|folded| folded.table.key_len > 0);
-                let keyed = keyed.flat_map(|folded| step.of_keys(folded));
-                for statement in keyed.chain(keyless.iter().flat_map(|of| step.of_copies(of))) {
-                    // A statement holds up to a thousand rows or keys.
-                    if !whole && written % (ROWS_PER_TRANSACTION / 1_000) == 0 && written > 0 {
-                        target.execute("COMMIT").await?;
-                        self.record
-                            .begin(target, APPLIER_SLOT, self.lease.epoch)
-                            .await?;
-                    }
-                    target.execute(statement).await?;
-                    written += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Following {
-    /// Finds what brings the copies of touched rows in tables without a key to the source's number
-    /// at the end of the batch, or at the end of following. The applier's slot is held, which keeps
-    /// repairs away between counting and writing.
-    async fn adjustments(
-        &self,
-        follow: &Follow,
-        to: CommitTs,
-        tables: &[FoldedTable],
-        source: &mut Link,
-        target: &mut Session,
-    ) -> Result<Vec<Adjustment>> {
-        let mut adjustments = Vec::new();
-        for folded in tables.iter().filter(|folded| folded.table.key_len == 0) {
-            let stop = &follow.tables()[&folded.table.name].stopped;
-            let at = stop.as_ref().map_or(to, |stop| stop.at.min(to));
-            let rows = folded.rows.iter().map(|row| row.key.as_slice());
-            let wanted = Wanted::new(&folded.table, &self.digest_key, rows)?;
-            let source = source.session().await?;
-            source.set_snapshot(Some(at)).await?;
-            let on_source = match wanted.on_source(source).await {
-                Ok(counted) => counted,
-                // A DDL has ended the table: it is unproven from here on.
-                Err(error) if error.kind() == ErrorKind::SchemaChanged && stop.is_some() => {
-                    continue;
-                }
-                Err(error) => return Err(error.at(format!("counting {}", folded.table.name))),
-            };
-            let on_target = wanted.on_target(target, None).await?;
-            adjustments.push(Adjustment::new(&wanted, &on_source, &on_target));
-        }
-        Ok(adjustments)
-    }
 }
 
 /// Tells whether another table already has this one's place on the target.
@@ -378,64 +312,6 @@ fn is_taken(follow: &Follow, table: &Table) -> bool {
         .tables()
         .values()
         .any(|other| other.table.name != table.name && other.table.target.is_same(&table.target))
-}
-
-/// The two steps of writing a batch.
-#[derive(Clone, Copy, PartialEq)]
-enum Step {
-    Delete,
-    Insert,
-}
-
-impl Step {
-    fn of_keys(self, folded: &FoldedTable) -> Box<dyn Iterator<Item = String> + Send + '_> {
-        let (table, rows) = (&folded.table, folded.rows.iter());
-        match self {
-            Step::Delete => Box::new(delete_keys(table, rows.map(|row| &row.key[..]))),
-            Step::Insert => {
-                let rows = rows.filter_map(|row| row.row.as_deref());
-                Box::new(insert_rows(table, rows))
-            }
-        }
-    }
-
-    fn of_copies(self, of: &Adjustment) -> Box<dyn Iterator<Item = String> + Send + '_> {
-        match self {
-            Step::Delete => Box::new(of.deletes()),
-            Step::Insert => Box::new(of.inserts()),
-        }
-    }
-}
-
-/// Reads the feed ahead of the applier.
-async fn read_ahead(
-    feed: Feed,
-    records: mpsc::Sender<Ahead>,
-    stop: CancellationToken,
-) -> Result<()> {
-    let room = Arc::new(Semaphore::new(BYTES_AHEAD as usize));
-    let mut look = tokio::time::interval(PARTITIONS_LOOK);
-    loop {
-        let record = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = records.closed() => return Ok(()),
-            _ = look.tick() => {
-                feed.assert_partitions()?;
-                continue;
-            }
-            record = feed.next() => record?,
-        };
-        let bytes = u32::try_from(record.bytes).unwrap_or(BYTES_AHEAD);
-        let share = Arc::clone(&room).acquire_many_owned(bytes.min(BYTES_AHEAD));
-        let share = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = records.closed() => return Ok(()),
-            share = share => share.expect("the semaphore is never closed"),
-        };
-        if records.send((record, share)).await.is_err() {
-            return Ok(());
-        }
-    }
 }
 
 fn no_fence() -> Error {

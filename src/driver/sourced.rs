@@ -1,74 +1,149 @@
-//! Rows of which only some take part: the source says which, at the fence that is to be made.
+//! Rows whose images come from the source, as of the fence that is to be made.
+//!
+//! Some messages do not hold all of their row (`feed::LastState::Unread`), and of a table with a filter
+//! no message says whether its row came into the filter, left it or stayed: a condition can be
+//! evaluated by nobody but the source. Reading the touched keys there answers both.
+//!
+//! Reading them at the end of the batch is as exact as reading each at its own commit would be, and
+//! one read instead of many: the batch holds every change up to its end, so that whatever committed
+//! last under a key is what the source shows of it there; and it is what the proof of the batch reads.
 
 use crate::apply::lookup_condition;
-use crate::database::{Session, source_scan};
+use crate::database::{Select, source_scan};
 use crate::engine::Follow;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, FoldedRow, FoldedTable};
-use crate::row::{Canonical, Cells, Rows};
-use std::collections::HashMap;
+use crate::feed::{CommitTs, FoldedTable, LastState};
+use crate::row::{Canonical, Cells, Kind, Rows};
+use crate::schema::Table;
+use std::collections::HashSet;
 
 /// How many keys one query looks up.
 const KEYS_PER_QUERY: usize = 500;
 
-/// Replaces the images of rows in tables with a filter by what the filter shows of them on the
-/// source at the end of the batch, or at the end of following.
-///
-/// A condition can be evaluated by nobody but the source, and an event does not say whether its row
-/// came into the filter, left it or stayed. Reading the touched keys does, and what is read is exactly
-/// what the proof of the batch will read.
-///
-/// # Errors
-/// If the source cannot be read there any more.
-pub async fn read_filtered(
-    source: &mut Session,
-    follow: &Follow,
-    to: CommitTs,
-    tables: &mut [FoldedTable],
-) -> Result<()> {
-    // Copies of rows without a key are counted on the source anyway.
-    let keyed = tables.iter_mut().filter(|folded| folded.table.key_len > 0);
-    for folded in keyed.filter(|folded| folded.table.filter.is_some()) {
-        let stop = &follow.tables()[&folded.table.name].stopped;
-        let at = stop.as_ref().map_or(to, |stop| stop.at.min(to));
-        match read_table(source, folded, at).await {
-            Ok(()) => {}
-            // A DDL has ended the table: it is unproven from here on, whatever its last rows were.
-            Err(error) if error.kind() == ErrorKind::SchemaChanged && stop.is_some() => {
-                folded.rows.clear();
-            }
-            Err(error) => return Err(error.at(format!("reading {}", folded.table.name))),
-        }
-    }
-    Ok(())
+/// The keys of one table whose rows are read from the source, and when.
+#[derive(Debug)]
+pub struct Sourced<'a> {
+    table: &'a Table,
+    at: CommitTs,
+    /// Whether a DDL or a message that cannot be carried has ended the table.
+    stopped: bool,
+    keys: Vec<&'a [u8]>,
+    canonical_keys: HashSet<Vec<u8>>,
 }
 
-async fn read_table(source: &mut Session, folded: &mut FoldedTable, at: CommitTs) -> Result<()> {
-    source.set_snapshot(Some(at)).await?;
-    let table = &folded.table;
-    let kinds = table.kinds();
-    let kinds = &kinds[..table.key_len];
-    let mut canonical = Canonical::new();
-    let mut key_of = |key: &[u8]| match canonical.row(kinds, key) {
-        Ok(key) => Ok(key.to_vec()),
-        Err(error) => Err(Error::new(
-            ErrorKind::Rejected,
-            format!("table {}: {error}", table.name),
-        )),
-    };
-    for rows in folded.rows.chunks_mut(KEYS_PER_QUERY) {
-        let condition = lookup_condition(table, rows.iter().map(|row| row.key.as_slice()));
-        let mut found = Rows::new();
-        source
-            .scan(source_scan(table, Some(&condition)), &mut found)
-            .await?;
-        let mut by_key = HashMap::new();
-        for row in found.iter() {
-            by_key.insert(key_of(Cells::prefix(row, table.key_len))?, row.to_vec());
+impl<'a> Sourced<'a> {
+    /// Names the keys that must be read at the end of a batch, or at the end of following; none if
+    /// there are none.
+    ///
+    /// # Errors
+    /// If a key is no value of its columns' types.
+    pub fn of(
+        follow: &Follow,
+        to: CommitTs,
+        folded: &'a FoldedTable,
+    ) -> Result<Option<Sourced<'a>>> {
+        let table = &*folded.table;
+        let rows = folded.rows.iter();
+        let rows = rows.filter(|row| table.filter.is_some() || row.state == LastState::Unread);
+        let keys: Vec<&[u8]> = rows.map(|row| row.key.as_slice()).collect();
+        if keys.is_empty() {
+            return Ok(None);
         }
-        for FoldedRow { key, row } in rows {
-            *row = by_key.remove(&key_of(key)?);
+        let stop = &follow.tables()[&table.name].stopped;
+        let kinds = key_kinds(table);
+        let mut canonical = Canonical::new();
+        let mut canonical_keys = HashSet::with_capacity(keys.len());
+        for key in &keys {
+            canonical_keys.insert(canonical_key(table, &kinds, &mut canonical, key)?);
         }
+        Ok(Some(Sourced {
+            table,
+            at: stop.as_ref().map_or(to, |stop| stop.at.min(to)),
+            stopped: stop.is_some(),
+            keys,
+            canonical_keys,
+        }))
     }
-    Ok(())
+
+    /// Returns the table.
+    pub fn table(&self) -> &Table {
+        self.table
+    }
+
+    /// Returns the timestamp at which the rows are read.
+    pub fn at(&self) -> CommitTs {
+        self.at
+    }
+
+    /// Returns the keys in groups that one query looks up.
+    pub fn lookups(&self) -> impl Iterator<Item = &[&'a [u8]]> {
+        self.keys.chunks(KEYS_PER_QUERY)
+    }
+
+    /// Returns the query that looks up some keys.
+    pub fn select(&self, keys: &[&[u8]]) -> Select {
+        let condition = lookup_condition(self.table, keys.iter().copied());
+        source_scan(self.table, Some(&condition))
+    }
+
+    /// Returns those of the rows that were read whose keys are wanted: a collation finds others.
+    ///
+    /// # Errors
+    /// If a key is no value of its columns' types.
+    pub fn wanted<'r>(&self, rows: &'r Rows) -> Result<Vec<&'r [u8]>> {
+        let kinds = key_kinds(self.table);
+        let mut canonical = Canonical::new();
+        let mut wanted = Vec::with_capacity(rows.len());
+        for row in rows.iter() {
+            let key = Cells::prefix(row, self.table.key_len);
+            let key = canonical_key(self.table, &kinds, &mut canonical, key)?;
+            if self.canonical_keys.contains(&key) {
+                wanted.push(row);
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Tells whether an error means that a table which has ended cannot be read any more: it is
+    /// unproven from there on, whatever its last rows were.
+    pub fn is_past_its_end(&self, error: &Error) -> bool {
+        let gone = matches!(error.kind(), ErrorKind::SchemaChanged | ErrorKind::Expired);
+        self.stopped && gone
+    }
+
+    /// Says what a failed read means.
+    pub fn failure(&self, error: Error) -> Error {
+        let expired = error.kind() == ErrorKind::Expired;
+        let error = error.at(format!(
+            "reading rows of {} that the feed does not hold",
+            self.table.name
+        ));
+        if !expired {
+            return error;
+        }
+        error.advise(
+            "TiDB has collected what they were at the batch's end: raise tidb_gc_life_time above the \
+             time by which the feed lags, and run the same command again; the next batch then ends at \
+             the newest watermark",
+        )
+    }
+}
+
+fn key_kinds(table: &Table) -> Vec<Kind> {
+    let mut kinds = table.kinds();
+    kinds.truncate(table.key_len);
+    kinds
+}
+
+fn canonical_key(
+    table: &Table,
+    kinds: &[Kind],
+    canonical: &mut Canonical,
+    key: &[u8],
+) -> Result<Vec<u8>> {
+    let key = canonical.row(kinds, key).map_err(|error| {
+        let what = format!("table {}: {error}", table.name);
+        Error::new(ErrorKind::Rejected, what)
+    });
+    key.map(<[u8]>::to_vec)
 }

@@ -1,7 +1,7 @@
 //! Following the source: from the feed's messages to batches, fence by fence.
 
 use crate::error::Result;
-use crate::feed::{Assembly, CommitTs, Ddl, Message, Part, RowChange, Spill, Stretch, fold};
+use crate::feed::{Assembly, CommitTs, Ddl, Message, Part, RowChange, Spill, Stretch, Zone, fold};
 use crate::fence::FenceRow;
 use crate::schema::{Table, TableName, quote};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +77,8 @@ pub struct Follow {
     assembly: Assembly,
     at_least: CommitTs,
     tables: BTreeMap<TableName, Followed>,
+    /// The time zone in which the feed writes TIMESTAMP values.
+    zone: Zone,
     taken: Option<Stretch>,
     /// The tables that the DDL of the stretch may stop: no other is ever in scope.
     concerned: BTreeSet<TableName>,
@@ -96,12 +98,14 @@ impl Follow {
         offsets: Vec<i64>,
         row: &FenceRow,
         tables: BTreeMap<TableName, Followed>,
+        zone: Zone,
         spill: Spill,
     ) -> Self {
         Follow {
             assembly: Assembly::new(proven, offsets, spill),
             at_least: row.next_fence_at_least(),
             tables,
+            zone,
             taken: None,
             concerned: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -116,6 +120,11 @@ impl Follow {
     /// Returns the bytes of the changes that wait for the watermark.
     pub fn waiting_bytes(&self) -> usize {
         self.assembly.byte_len()
+    }
+
+    /// Returns the timestamp up to which everything is applied or taken.
+    pub fn applied(&self) -> CommitTs {
+        self.assembly.applied()
     }
 
     /// Returns the timestamp up to which the feed is complete.
@@ -208,7 +217,7 @@ impl Follow {
             .map(|(name, followed)| (name.clone(), Arc::clone(&followed.table)))
             .collect();
         let folded = loop {
-            match fold(&mut stretch.rows, &live, |row| self.applies(row))? {
+            match fold(&mut stretch.rows, &live, self.zone, |row| self.applies(row))? {
                 Ok(folded) => break folded,
                 Err(error) => {
                     let reason = format!(
@@ -350,6 +359,7 @@ mod tests {
             vec![0],
             &row,
             BTreeMap::from([(table.name.clone(), followed)]),
+            Zone::default(),
             spill(1 << 20),
         )
     }
@@ -459,7 +469,14 @@ mod tests {
             next_w: 40,
             offsets: vec![0],
         };
-        let mut follow = Follow::new(10, vec![0], &row, follow().tables, spill(1 << 20));
+        let mut follow = Follow::new(
+            10,
+            vec![0],
+            &row,
+            follow().tables,
+            Zone::default(),
+            spill(1 << 20),
+        );
         push(&mut follow, 0, Message::Watermark(30));
         assert!(take(&mut follow, |_| true).is_none());
         push(&mut follow, 1, Message::Watermark(41));

@@ -1,7 +1,10 @@
 //! Folding a stretch of changes to the last image of each key.
 
 use super::part::{LastImages, Step};
-use super::{Backlog, CommitTs, FoldedRow, Part, RowChange, Spool, packed_row};
+use super::{
+    Backlog, Certainty, CommitTs, FoldedRow, Image, LastState, Part, RowChange, Spool, Zone,
+    packed_row,
+};
 use crate::error::Result;
 use crate::row::{Canonical, Cells, Kind, Rows};
 use crate::schema::{Table, TableName};
@@ -36,16 +39,21 @@ pub struct FoldError {
 /// they come, or returns the earliest change that cannot be carried.
 ///
 /// A stretch that does not fit into memory is cut by the hashes of the keys into parts that do.
+/// TIMESTAMP values are converted from `zone` to UTC.
 ///
 /// # Errors
 /// If rows on disk cannot be read or written.
 pub fn fold(
     rows: &mut Backlog,
     tables: &BTreeMap<TableName, Arc<Table>>,
+    zone: Zone,
     applies: impl Fn(&RowChange) -> bool,
 ) -> Result<std::result::Result<Folded, FoldError>> {
     let places: BTreeMap<&TableName, usize> = tables.keys().zip(0..).collect();
-    let mut keyed: Vec<Keyed> = tables.values().map(Keyed::new).collect();
+    let mut keyed: Vec<Keyed> = tables
+        .values()
+        .map(|table| Keyed::new(table, zone))
+        .collect();
     let mut folding = Folding::new(rows, tables)?;
     let mut unfit: Option<FoldError> = None;
     let mut changes = 0;
@@ -143,12 +151,13 @@ struct Keyed {
     table: Arc<Table>,
     /// How many of the first columns identify a row: all of them where there is no key.
     identity: usize,
+    zone: Zone,
     kinds: Vec<Kind>,
     canonical: Canonical,
 }
 
 impl Keyed {
-    fn new(table: &Arc<Table>) -> Keyed {
+    fn new(table: &Arc<Table>, zone: Zone) -> Keyed {
         let identity = match table.key_len {
             0 => table.columns.len(),
             key_len => key_len,
@@ -158,6 +167,7 @@ impl Keyed {
         Keyed {
             table: Arc::clone(table),
             identity,
+            zone,
             kinds,
             canonical: Canonical::new(),
         }
@@ -170,6 +180,7 @@ impl Keyed {
     ) -> std::result::Result<(Option<Step>, Option<Step>), String> {
         let images = change.images()?;
         if let Some(after) = &images.after
+            && !change.key_only
             && after.len() != self.table.sent_columns()
         {
             return Err("the message has other columns than the table".to_owned());
@@ -180,37 +191,64 @@ impl Keyed {
             for (name, value) in images.after.iter().flatten() {
                 before.entry(name.clone()).or_insert_with(|| value.clone());
             }
-            let mut key = Rows::new();
-            packed_row(&self.table, self.identity, &before, &mut key)?;
-            let key = key.packed(0).to_vec();
-            left = Some(self.step(change, FoldedRow { key, row: None })?);
+            let key = self.key(&before)?;
+            let state = LastState::Gone;
+            left = Some(self.step(change, FoldedRow { key, state })?);
         }
         let Some(after) = images.after else {
             return Ok((left, None));
         };
-        let mut row = Rows::new();
-        packed_row(&self.table, self.table.columns.len(), &after, &mut row)?;
-        let row = row.packed(0).to_vec();
-        let key = Cells::prefix(&row, self.identity).to_vec();
-        let taken = self.step(
-            change,
-            FoldedRow {
-                key,
-                row: Some(row),
-            },
-        )?;
-        Ok((left, Some(taken)))
+        let row = if change.key_only {
+            let (key, state) = (self.key(&after)?, LastState::Unread);
+            FoldedRow { key, state }
+        } else {
+            self.whole(&after)?
+        };
+        Ok((left, Some(self.step(change, row)?)))
+    }
+
+    /// Takes the key out of an image that may lack other columns.
+    fn key(&self, image: &Image<'_>) -> std::result::Result<Vec<u8>, String> {
+        let mut key = Rows::new();
+        let packed = packed_row(&self.table, self.identity, image, self.zone, &mut key);
+        let certainty = packed.map_err(|what| match image.len() < self.table.sent_columns() {
+            true => format!("{what}, which holds TiCDC's handle key only: rowproof needs another"),
+            false => what,
+        });
+        match certainty? {
+            Certainty::Certain => Ok(key.packed(0).to_vec()),
+            Certainty::Doubtful { why, .. } => Err(doubtful_key(&why)),
+        }
+    }
+
+    /// Takes the key and the row out of an image that has all columns.
+    fn whole(&self, image: &Image<'_>) -> std::result::Result<FoldedRow, String> {
+        let (mut rows, columns) = (Rows::new(), self.table.columns.len());
+        let certainty = packed_row(&self.table, columns, image, self.zone, &mut rows)?;
+        let row = rows.packed(0);
+        let key = Cells::prefix(row, self.identity).to_vec();
+        let state = match certainty {
+            Certainty::Certain => LastState::Row(row.to_vec()),
+            Certainty::Doubtful { first, why } if first < self.identity => {
+                return Err(doubtful_key(&why));
+            }
+            Certainty::Doubtful { .. } => LastState::Unread,
+        };
+        Ok(FoldedRow { key, state })
     }
 
     fn step(&mut self, change: &RowChange, row: FoldedRow) -> std::result::Result<Step, String> {
         let canonical = self.canonical.row(&self.kinds, &row.key);
         Ok(Step {
             commit_ts: change.commit_ts,
-            taken: row.row.is_some(),
             canonical: canonical.map_err(|error| error.to_string())?.to_vec(),
             row,
         })
     }
+}
+
+fn doubtful_key(why: &str) -> String {
+    format!("{why}, and the row cannot be told without it")
 }
 
 #[cfg(test)]
@@ -256,7 +294,13 @@ mod tests {
     ) -> std::result::Result<Folded, FoldError> {
         let table = Arc::new(integer_table("s", "t"));
         let tables = BTreeMap::from([(table.name.clone(), table)]);
-        fold(&mut backlog(rows, memory_bytes), &tables, |_| true).expect("readable rows")
+        fold(
+            &mut backlog(rows, memory_bytes),
+            &tables,
+            Zone::default(),
+            |_| true,
+        )
+        .expect("readable rows")
     }
 
     /// Folds in memory and on disk, which must be the same.
@@ -281,7 +325,7 @@ mod tests {
         }
         rows.sort_by(|a, b| a.key.cmp(&b.key));
         let rows = rows.into_iter();
-        rows.map(|row| (text(&row.key, 0), row.row.map(|row| text(&row, 1))))
+        rows.map(|row| (text(&row.key, 0), row.state.row().map(|row| text(row, 1))))
             .collect()
     }
 
@@ -332,7 +376,12 @@ mod tests {
             update(2, (1, 10), (1, 11)),
         ];
         let touched = |rows: &[RowChange]| -> Vec<Vec<u8>> {
-            let folded = fold(&mut backlog(rows, 1 << 20), &tables, |_| true);
+            let folded = fold(
+                &mut backlog(rows, 1 << 20),
+                &tables,
+                Zone::default(),
+                |_| true,
+            );
             let folded = folded.expect("readable rows").expect("valid rows");
             let mut keys = Vec::new();
             for mut part in folded.parts {

@@ -2,21 +2,29 @@
 
 mod assembly;
 mod backlog;
+mod compression;
 mod fold;
+#[cfg(test)]
+mod golden;
 mod image;
 mod open_protocol;
 mod part;
 mod spool;
 mod watermark;
+mod zone;
 
 pub use assembly::{Assembly, Stretch};
 pub use backlog::{Backlog, Position};
 pub use fold::{FoldError, Folded, fold};
-pub use image::packed_row;
-pub use open_protocol::{ColumnValue, Ddl, Image, Images, Message, RowChange, decode};
-pub use part::{FoldedRow, FoldedTable, Part};
+pub use image::{Certainty, packed_row};
+pub use open_protocol::{
+    Claim, ColumnValue, Ddl, Image, Images, Message, RECORD_BYTES_MAX, RowChange, decode,
+    decode_claim,
+};
+pub use part::{FoldedRow, FoldedTable, LastState, Part};
 pub use spool::{Spill, Spool};
 pub use watermark::Watermarks;
+pub use zone::{Utc, Zone};
 
 /// A TiDB timestamp (TSO): milliseconds since the epoch in the upper 46 bits, a counter in the
 /// lower 18.

@@ -6,7 +6,7 @@ mod policy;
 mod route;
 mod scope;
 
-pub use file::{Endpoint, FeedTask, Task, Tls};
+pub use file::{ClaimCheck, Endpoint, FeedTask, Task, Tls};
 pub use pattern::Pattern;
 pub use policy::{PolicyFile, PolicyRule};
 pub use route::{Filter, FilterFile, Route, RouteFile};
