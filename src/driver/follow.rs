@@ -2,6 +2,7 @@
 
 use super::lease::Lease;
 use super::link::{Link, Retries};
+use super::moves::MoveGuard;
 use super::prove::ProofJob;
 use super::reader::{Ahead, Claims, Reader};
 use super::schema::Making;
@@ -78,7 +79,8 @@ impl Following {
         };
         let reader = tokio::spawn(ahead.run());
         let mut links = (Link::source(&self.task), Link::target(&self.task));
-        let mut zone = ZoneCheck::new(self.task.feed_zone());
+        let zone = ZoneCheck::new(self.task.feed_zone());
+        let mut guards = (zone, MoveGuard::default());
         let mut last_fence = Instant::now();
         let mut arrived = Vec::new();
         let result = loop {
@@ -95,7 +97,7 @@ impl Following {
             }
             let due = last_fence.elapsed() >= IDLE_FENCE || follow.waiting_bytes() > 0;
             if due {
-                match self.step(&mut follow, &mut links, &mut zone).await {
+                match self.step(&mut follow, &mut links, &mut guards).await {
                     Ok(true) => last_fence = Instant::now(),
                     Ok(false) => {}
                     Err(error) => break Err(error),
@@ -140,7 +142,7 @@ impl Following {
         &self,
         follow: &mut Follow,
         links: &mut (Link, Link),
-        zone: &mut ZoneCheck,
+        guards: &mut (ZoneCheck, MoveGuard),
     ) -> Result<bool> {
         let Some(created) = follow.take_stretch(|name| self.task.scope.contains(name))? else {
             return Ok(false);
@@ -158,7 +160,8 @@ impl Following {
         let Some(mut batch) = follow.batch()? else {
             return Ok(false);
         };
-        zone.look(follow, &mut batch, &mut links.0).await?;
+        guards.0.look(follow, &mut batch, &mut links.0).await?;
+        guards.1.look(follow, &mut batch, &mut links.0).await?;
         let mut retries = Retries::new();
         let fence = loop {
             match self.apply(follow, &mut batch, links).await {

@@ -9,6 +9,7 @@ mod lease;
 mod link;
 mod load;
 mod migrate;
+mod moves;
 mod policy;
 mod precheck;
 mod prove;

@@ -62,6 +62,8 @@ pub struct Batch {
     pub offsets: Vec<i64>,
     /// How many changes were folded.
     pub changes: usize,
+    /// Whether a change had an old image and a new one: the changefeed sends old values.
+    pub old_values: bool,
     /// The last images of all keys that were touched.
     pub parts: Vec<Part>,
     /// The tables that this batch stops; to be recorded in its transaction.
@@ -242,6 +244,7 @@ impl Follow {
             to: stretch.to,
             offsets: stretch.offsets,
             changes: folded.changes,
+            old_values: folded.old_values,
             parts: folded.parts,
             stopped,
             unprovable,

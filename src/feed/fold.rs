@@ -22,6 +22,9 @@ pub struct Folded {
     pub parts: Vec<Part>,
     /// How many changes were folded.
     pub changes: usize,
+    /// Whether a change had an image of its row before and one after: the changefeed sends old
+    /// values.
+    pub old_values: bool,
 }
 
 /// A change that cannot be carried. It never holds a value (INV-7).
@@ -57,16 +60,18 @@ pub fn fold(
     let mut folding = Folding::new(rows, tables)?;
     let mut unfit: Option<FoldError> = None;
     let mut changes = 0;
+    let mut old_values = false;
     rows.for_each(|change| {
         let Some(place) = places.get(&change.table).filter(|_| applies(change)) else {
             return Ok(());
         };
         changes += 1;
         match keyed[*place].steps(change) {
-            Ok((left, taken)) => left
-                .into_iter()
-                .chain(taken)
-                .try_for_each(|step| folding.add(*place, step)),
+            Ok((left, taken)) => {
+                old_values |= left.is_some() && taken.is_some();
+                let mut steps = left.into_iter().chain(taken);
+                steps.try_for_each(|step| folding.add(*place, step))
+            }
             Err(what) => {
                 let earlier = unfit
                     .as_ref()
@@ -87,6 +92,7 @@ pub fn fold(
         None => Ok(Folded {
             parts: folding.finish(),
             changes,
+            old_values,
         }),
     })
 }
