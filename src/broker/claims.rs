@@ -7,8 +7,15 @@ use crate::task::ClaimCheck;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 use std::path::Path as Directory;
+use std::time::Duration;
+
+/// How often a store is asked again that does not answer.
+const TRIES: usize = 8;
+
+/// How long a store may fail to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The directory or bucket that holds large messages.
 #[derive(Debug)]
@@ -47,6 +54,22 @@ impl ClaimStore {
         };
         let url = task.url.clone();
         Ok(ClaimStore { store, prefix, url })
+    }
+
+    /// Looks whether the storage answers. Whether its files may be read shows with the first of them:
+    /// who may read each file need not be allowed to ask for others.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn look(&self) -> Result<()> {
+        let name = "rowproof-precheck";
+        match self.store.head(&self.prefix.clone().join(name)).await {
+            Ok(_)
+            | Err(
+                object_store::Error::NotFound { .. } | object_store::Error::PermissionDenied { .. },
+            ) => Ok(()),
+            Err(error) => Err(self.failure(name, &error)),
+        }
     }
 
     /// Replaces the claims of a record by the rows of their files.
@@ -137,7 +160,14 @@ fn s3(bucket: &str, task: &ClaimCheck) -> object_store::Result<object_store::aws
     // The client of the store takes the provider of cryptography that the process has chosen; the
     // database's client brings its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+    let retry = RetryConfig {
+        max_retries: TRIES,
+        retry_timeout: PATIENCE,
+        ..RetryConfig::default()
+    };
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(retry);
     if let Some(endpoint) = &task.endpoint {
         builder = builder
             .with_endpoint(endpoint)

@@ -2,7 +2,7 @@
 
 use super::definitions::definitions;
 use super::link::Links;
-use crate::broker::Feed;
+use crate::broker::{ClaimStore, Feed};
 use crate::database::{Record, Session, current_ts, gc_life_time, undo_retention_s};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
@@ -248,6 +248,9 @@ pub async fn start_of_load(feed: &Feed, source: &mut Session) -> Result<(CommitT
 async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
     let why = "changes made during and after the load come through the feed";
     let look = async {
+        if let Some(claims) = &task.claim_check {
+            ClaimStore::open(claims)?.look().await?;
+        }
         let feed = Feed::connect(task).await?;
         start_of_load(&feed, source).await?;
         Ok::<usize, Error>(feed.partitions())

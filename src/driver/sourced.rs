@@ -147,3 +147,32 @@ fn canonical_key(
     });
     key.map(<[u8]>::to_vec)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::testing::integer_table;
+
+    #[test]
+    fn what_was_collected_is_said_and_forgiven_only_past_the_end_of_a_table() {
+        let table = integer_table("s", "t");
+        let expired = || Error::new(ErrorKind::Expired, "error 8055");
+        let sourced = |stopped| Sourced {
+            table: &table,
+            at: 7,
+            stopped,
+            keys: Vec::new(),
+            canonical_keys: HashSet::new(),
+        };
+        let error = sourced(false).failure(expired());
+        assert!(
+            error.to_string().contains("raise tidb_gc_life_time"),
+            "{error}"
+        );
+        assert!(error.message().contains("rows of s.t"), "{error}");
+        assert!(!sourced(false).is_past_its_end(&error));
+        assert!(sourced(true).is_past_its_end(&sourced(true).failure(expired())));
+        let lost = Error::new(ErrorKind::Transient, "error 2013");
+        assert!(!sourced(true).is_past_its_end(&lost));
+    }
+}

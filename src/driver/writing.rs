@@ -90,7 +90,7 @@ impl Writing<'_> {
                 }
                 if step == Step::Insert {
                     for folded in keyed() {
-                        self.from_source(batch.to, folded).await?;
+                        self.copy_sourced(batch.to, folded).await?;
                     }
                 }
             }
@@ -99,12 +99,12 @@ impl Writing<'_> {
     }
 
     /// Writes the rows of which the feed does not hold the image, as the source shows them.
-    async fn from_source(&mut self, to: CommitTs, folded: &FoldedTable) -> Result<()> {
+    async fn copy_sourced(&mut self, to: CommitTs, folded: &FoldedTable) -> Result<()> {
         let Some(sourced) = Sourced::of(self.follow, to, folded)? else {
             return Ok(());
         };
         for keys in sourced.lookups() {
-            match self.from_lookup(&sourced, keys).await {
+            match self.copy_lookup(&sourced, keys).await {
                 Ok(()) => {}
                 // Nothing that is written of this table is called equal any more.
                 Err(error) if sourced.is_past_its_end(&error) => {
@@ -117,7 +117,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    async fn from_lookup(&mut self, sourced: &Sourced<'_>, keys: &[&[u8]]) -> Result<()> {
+    async fn copy_lookup(&mut self, sourced: &Sourced<'_>, keys: &[&[u8]]) -> Result<()> {
         let mut rows = Rows::new();
         let source = self.source.session().await?;
         source.set_snapshot(Some(sourced.at())).await?;

@@ -434,6 +434,42 @@ mod tests {
     }
 
     #[test]
+    fn of_a_row_that_a_message_does_not_hold_only_the_key_is_known() {
+        let keys = |ts, id: u32| {
+            let id = format!(r#"{{"id":{{"t":8,"h":true,"f":11,"v":{id}}}}}"#);
+            change(ts, &format!(r#"{{"u":{id}}}"#)).with_key_only(true)
+        };
+        let unread = |rows: &[RowChange], memory_bytes| {
+            let mut unread = Vec::new();
+            for mut part in fold_with(rows, memory_bytes).expect("valid rows").parts {
+                let tables = part.tables().expect("a readable part").into_owned();
+                let rows = tables.into_iter().flat_map(|table| table.rows);
+                unread.extend(rows.filter(|row| row.state == LastState::Unread));
+            }
+            unread.len()
+        };
+        for memory_bytes in [0, 1 << 20] {
+            assert_eq!(unread(&[insert(1, 1, 10), keys(2, 1)], memory_bytes), 1);
+            assert_eq!(unread(&[delete(5, 1), keys(5, 1)], memory_bytes), 1);
+            // What follows is known again.
+            assert_eq!(unread(&[keys(2, 1), insert(3, 1, 11)], memory_bytes), 0);
+            assert_eq!(unread(&[keys(2, 1), delete(3, 1)], memory_bytes), 0);
+        }
+        // A table that rowproof pairs by another key than TiCDC's handle key.
+        let mut table = integer_table("s", "t");
+        table.columns.reverse();
+        let tables = BTreeMap::from([(table.name.clone(), Arc::new(table))]);
+        let mut rows = backlog(&[keys(2, 1)], 1 << 20);
+        let folded = fold(&mut rows, &tables, Zone::default(), |_| true);
+        let error = folded.expect("readable rows").expect_err("no key");
+        assert!(
+            error.what.contains("TiCDC's handle key only"),
+            "{}",
+            error.what
+        );
+    }
+
+    #[test]
     fn the_earliest_message_without_a_column_is_the_error_and_holds_no_value() {
         let missing = r#"{"u":{"id":{"t":8,"f":11,"v":424242},"other":{"t":8,"f":65,"v":1}}}"#;
         let rows = [change(9, missing), change(7, missing), insert(5, 1, 1)];

@@ -412,5 +412,27 @@ pub mod tests {
             versioned.extend(key);
             let _ = decode(&versioned, &value);
         }
+
+        #[test]
+        fn any_value_and_any_file_are_decoded_or_refused(
+            value in proptest::collection::vec(any::<u8>(), 0..128),
+            json in "[{}\\[\\]\":,updtfvh0-9 \\\\]{0,64}",
+        ) {
+            let claim = Claim { row: row(1), location: String::new() };
+            for value in [value.as_slice(), json.as_bytes()] {
+                let mut framed = (value.len() as u64).to_be_bytes().to_vec();
+                framed.extend_from_slice(value);
+                let (key, _) = record(&[r#"{"ts":1,"scm":"s","tbl":"t","t":1}"#], &[]);
+                for message in decode(&key, &framed).unwrap_or_default() {
+                    if let Message::Row(row) = message {
+                        let _ = row.images();
+                    }
+                }
+                let encoded = (STANDARD.encode(&key), STANDARD.encode(&framed));
+                let file = format!(r#"{{"key":"{}","value":"{}"}}"#, encoded.0, encoded.1);
+                let _ = decode_claim(&claim, file.as_bytes());
+                let _ = decode_claim(&claim, value);
+            }
+        }
     }
 }
