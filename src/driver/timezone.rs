@@ -53,7 +53,8 @@ impl ZoneCheck {
         batch: &mut Batch,
         source: &mut Link,
     ) -> Result<()> {
-        if self.done {
+        let mut tables = follow.tables().values();
+        if self.done || !tables.any(|of| timestamps(&of.table).next().is_some()) {
             return Ok(());
         }
         for part in &mut batch.parts {

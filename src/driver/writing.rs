@@ -120,7 +120,8 @@ impl Writing<'_> {
     async fn copy_lookup(&mut self, sourced: &Sourced<'_>, keys: &[&[u8]]) -> Result<()> {
         let mut rows = Rows::new();
         let source = self.source.session().await?;
-        source.set_snapshot(Some(sourced.at())).await?;
+        let moved = source.set_snapshot(Some(sourced.at())).await;
+        moved.map_err(|error| sourced.failure(error))?;
         let mut scan = source.open_scan(sourced.select(keys));
         loop {
             let whole = scan.fill(&mut rows, PIECE_BYTES).await;
