@@ -127,9 +127,16 @@ impl Lab {
         self.feed(&["create", "--topic", &self.database, "--filter", &filter]);
     }
 
-    /// Runs the lab's feed command.
-    pub fn feed(&self, arguments: &[&str]) {
-        self.fixture("feed", arguments);
+    /// Returns the timestamp up to which the lab's feed has sent everything.
+    pub fn feed_checkpoint(&self) -> u64 {
+        let status = self.feed(&["status", "--topic", &self.database, "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        status[0]["checkpoint_ts"].as_u64().expect("a timestamp")
+    }
+
+    /// Runs the lab's feed command and returns what it prints.
+    pub fn feed(&self, arguments: &[&str]) -> String {
+        self.fixture("feed", arguments)
     }
 
     /// Makes a SCRAM user in Kafka, or changes the user's password.
@@ -137,7 +144,7 @@ impl Lab {
         self.fixture("kafka-user", &["--name", name, "--password", password]);
     }
 
-    fn fixture(&self, program: &str, arguments: &[&str]) {
+    fn fixture(&self, program: &str, arguments: &[&str]) -> String {
         let output = Command::new(repository().join("fixtures/lab").join(program))
             .args(arguments)
             .args(["--dir", &self.env["LAB_DIR"]])
@@ -149,6 +156,7 @@ impl Lab {
             "{program} {arguments:?}: {}",
             text(&output)
         );
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Returns the text of a task file for this test.
@@ -204,6 +212,9 @@ impl Lab {
             .arg("-c")
             .arg(path)
             .env("ROWPROOF_TEST_PASSWORD", PASSWORD)
+            // The stand-in for S3 takes any credentials, but some there must be.
+            .env("AWS_ACCESS_KEY_ID", "any")
+            .env("AWS_SECRET_ACCESS_KEY", PASSWORD)
             .stdin(Stdio::null());
         command
     }
@@ -488,7 +499,8 @@ fn text(output: &Output) -> String {
     )
 }
 
-fn free_port() -> u16 {
+/// Returns a port that nobody listens on.
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }

@@ -6,6 +6,7 @@ mod cli_errors;
 mod corruption;
 mod created_tables;
 mod definitions;
+mod feed_dialects;
 mod feed_exact;
 mod feed_faults;
 mod held;

@@ -3,10 +3,13 @@
 //! Partitions are assigned by hand and offsets are never committed to Kafka: where to read on
 //! stands in the fence row, in the transaction of the rows (INV-3).
 
+mod claims;
 mod client;
 mod fault;
 mod reach;
 mod topics;
+
+pub use claims::ClaimStore;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Message, Offsets, decode, rows_without_values};
@@ -39,7 +42,7 @@ pub struct FeedRecord {
     pub offset: i64,
     /// The messages.
     pub messages: Vec<Message>,
-    /// The size of the record, which is about that of its messages in memory.
+    /// The size of the record, and of its messages in memory.
     pub bytes: usize,
 }
 
@@ -213,11 +216,13 @@ impl Feed {
                         rows_without_values(key).ok_or(foreign)
                     })?;
                     *self.offsets.at_mut(number) = offset + 1;
+                    // What was compressed is larger now.
+                    let rows = messages.iter().map(Message::byte_len).sum::<usize>();
                     return Ok(FeedRecord {
                         partition: number,
                         offset,
                         messages,
-                        bytes: key.len() + value.len(),
+                        bytes: rows.max(key.len() + value.len()),
                     });
                 }
                 Err(error) => error,

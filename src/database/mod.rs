@@ -20,8 +20,9 @@ pub use features::show_create;
 pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
 pub use scan::{
-    Select, column_expressions, source_scan, source_whole, target_keys, target_scan, target_whole,
+    Select, column_expressions, source_row_ids, source_scan, source_whole, target_keys,
+    target_scan, target_whole,
 };
 pub use session::{Scan, Server, Session};
-pub use tidb::{current_ts, gc_life_time, key_bounds, next_value};
+pub use tidb::{current_ts, gc_life_time, has_row_ids, key_bounds, next_value};
 pub use view::sequence_sql;

@@ -89,6 +89,16 @@ pub fn target_keys(table: &Table, condition: &str) -> String {
     sql
 }
 
+/// Returns the query that reads TiDB's hidden row numbers and the keys on the source, whatever the
+/// table's filter.
+pub fn source_row_ids(table: &Table, condition: &str) -> Select {
+    Select::from(format!(
+        "SELECT {ROW_ID}, {} FROM {} WHERE {condition}",
+        expressions(table.key()),
+        table.name.sql()
+    ))
+}
+
 fn key_order(table: &Table) -> String {
     let key = table.key().iter().map(|column| quote(&column.name));
     key.collect::<Vec<_>>().join(", ")

@@ -4,11 +4,12 @@
 //! the user that the README asks for may do no more than SELECT.
 
 use super::Session;
+use crate::apply::text_literal;
 use crate::chunk::ROW_ID;
 use crate::error::Result;
 use crate::feed::CommitTs;
 use crate::row::Kind;
-use crate::schema::{Table, quote};
+use crate::schema::{Table, TableName, quote};
 
 /// Returns a timestamp of TiDB's clock that is now: whatever commits later has a greater one.
 pub async fn current_ts(session: &mut Session) -> Result<CommitTs> {
@@ -16,6 +17,18 @@ pub async fn current_ts(session: &mut Session) -> Result<CommitTs> {
     let ts = session.number("SELECT @@tidb_current_ts").await?;
     session.execute("ROLLBACK").await?;
     Ok(ts)
+}
+
+/// Tells whether TiDB numbers the rows of a table, because its primary key is not clustered.
+pub async fn has_row_ids(session: &mut Session, table: &TableName) -> Result<bool> {
+    let found = session
+        .text(format!(
+            "SELECT TIDB_PK_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+            text_literal(table.schema.as_bytes()),
+            text_literal(table.table.as_bytes())
+        ))
+        .await?;
+    Ok(found.as_deref() == Some("NONCLUSTERED"))
 }
 
 /// Returns how long old versions can be read, in the server's words, for example `10m0s`.

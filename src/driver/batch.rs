@@ -2,22 +2,26 @@
 
 use super::copies::{Adjustment, Wanted};
 use super::crew::{Crew, Statement};
-use super::filter::read_filtered;
 use super::follow::{APPLIER_SLOT, Following};
 use super::held::{Obstacle, topic};
 use super::link::Link;
+use super::sourced::Sourced;
 use crate::apply::{delete_keys, insert_rows};
 use crate::database::{Session, newest_fence};
 use crate::engine::{Batch, Follow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, FoldedTable, Part};
 use crate::fence::{Fence, FenceRow, FenceState};
+use crate::row::Rows;
 use crate::schema::TableName;
 use std::collections::BTreeSet;
 
 /// The rows up to which a batch is one transaction, so that readers of the target always see a
 /// state that the source had.
 const ROWS_PER_TRANSACTION: usize = 50_000;
+
+/// The bytes of rows of the source that are held before they are written (INV-8).
+const PIECE_BYTES: usize = 8 << 20;
 
 impl Following {
     /// Applies a batch and returns its fence. After a fault it is called again: the fence row says
@@ -116,10 +120,6 @@ impl Following {
                     let is_written = |of: &FoldedTable| !batch.refused.contains(&of.table.name);
                     tables.to_mut().retain(is_written);
                 }
-                if step == Step::Insert && tables.iter().any(|of| of.table.filter.is_some()) {
-                    let source = source.session().await?;
-                    read_filtered(source, follow, batch.to, tables.to_mut()).await?;
-                }
                 // What was found for the deletes serves the inserts too, unless there are several
                 // parts: only one of them is in memory.
                 if step == Step::Delete || !in_memory {
@@ -131,6 +131,12 @@ impl Following {
                 let of_keys = step.of_keys(&tables, suspects);
                 for statement in of_copies {
                     statement.execute(target).await?;
+                }
+                if step == Step::Insert {
+                    for folded in tables.iter().filter(|of| of.table.key_len > 0) {
+                        self.copy_sourced(follow, batch.to, folded, source, target)
+                            .await?;
+                    }
                 }
                 match &mut crew {
                     Some(crew) => {
@@ -155,6 +161,32 @@ impl Following {
 }
 
 impl Following {
+    /// Writes the rows of which the feed does not hold the image, as the source shows them.
+    async fn copy_sourced(
+        &self,
+        follow: &Follow,
+        to: CommitTs,
+        folded: &FoldedTable,
+        source: &mut Link,
+        target: &mut Session,
+    ) -> std::result::Result<(), Obstacle> {
+        let Some(sourced) = Sourced::of(follow, to, folded)? else {
+            return Ok(());
+        };
+        for keys in sourced.lookups() {
+            match copy_lookup(&sourced, keys, source, target, folded).await {
+                Ok(()) => {}
+                // Nothing that is written of this table is called equal any more.
+                Err(obstacle) if sourced.is_past_its_end(&obstacle.error) => {
+                    source.reset();
+                    return Ok(());
+                }
+                Err(obstacle) => return Err(obstacle),
+            }
+        }
+        Ok(())
+    }
+
     /// Finds what brings the copies of touched rows in tables without a key to the source's number
     /// at the end of the batch, or at the end of following. The applier's slot is held, which keeps
     /// repairs away between counting and writing.
@@ -192,6 +224,36 @@ impl Following {
     }
 }
 
+async fn copy_lookup(
+    sourced: &Sourced<'_>,
+    keys: &[&[u8]],
+    source: &mut Link,
+    target: &mut Session,
+    folded: &FoldedTable,
+) -> std::result::Result<(), Obstacle> {
+    let mut rows = Rows::new();
+    let source = source.session().await?;
+    let moved = source.set_snapshot(Some(sourced.at())).await;
+    moved.map_err(|error| sourced.failure(error))?;
+    let mut scan = source.open_scan(sourced.select(keys));
+    loop {
+        let whole = scan.fill(&mut rows, PIECE_BYTES).await;
+        let whole = whole.map_err(|error| sourced.failure(error))?;
+        for sql in insert_rows(sourced.table(), sourced.wanted(&rows)?) {
+            let statement = Statement {
+                folded,
+                place: 0,
+                sql,
+            };
+            statement.execute(target).await?;
+        }
+        rows.clear();
+        if whole {
+            return Ok(());
+        }
+    }
+}
+
 /// The two steps of writing a batch.
 #[derive(Clone, Copy, PartialEq)]
 enum Step {
@@ -226,14 +288,16 @@ impl Step {
                 let keys = rows.map(|row| &row.key[..]);
                 Box::new(delete_keys(table, keys).map(move |sql| statement(0, sql)))
             }
-            Step::Insert if one_by_one => {
+            Step::Insert if one_by_one && table.filter.is_none() => {
                 Box::new(rows.enumerate().flat_map(move |(place, row)| {
-                    let row = row.row.as_deref().into_iter();
+                    let row = row.state.row().into_iter();
                     insert_rows(table, row).map(move |sql| statement(place, sql))
                 }))
             }
+            // What is read from the source is written by itself.
+            Step::Insert if table.filter.is_some() => Box::new(std::iter::empty()),
             Step::Insert => {
-                let rows = rows.filter_map(|row| row.row.as_deref());
+                let rows = rows.filter_map(|row| row.state.row());
                 Box::new(insert_rows(table, rows).map(move |sql| statement(0, sql)))
             }
         }

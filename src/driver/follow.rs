@@ -4,9 +4,12 @@ use super::crew::Crew;
 use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::{Link, Retries};
+use super::moves::MoveGuard;
 use super::prove::ProofJob;
+use super::reader::{Ahead, Claims, Reader};
 use super::schema::Making;
 use super::status::StatusBoard;
+use super::timezone::ZoneCheck;
 use crate::broker::{Feed, FeedEvent};
 use crate::database::{Catalog, Record, collations};
 use crate::engine::{Batch, Follow};
@@ -21,7 +24,7 @@ use crate::task::Task;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The slot of the applier; the load's workers have the others.
@@ -32,12 +35,6 @@ const IDLE_FENCE: Duration = Duration::from_millis(100);
 
 /// How many records are read ahead of the applier.
 const RECORDS_AHEAD: usize = 1_024;
-
-/// The bytes of records that are read ahead of the applier; a larger one comes alone (INV-8).
-const BYTES_AHEAD: u32 = 32 << 20;
-
-/// What the feed brought, and its share of what may be read ahead.
-type Ahead = (FeedEvent, OwnedSemaphorePermit);
 
 /// The bytes of waiting changes above which a batch is taken before more is read.
 const WAITING_BYTES_MAX: usize = 32 << 20;
@@ -71,9 +68,17 @@ impl Following {
     pub async fn run(self, mut feed: Feed, mut follow: Follow, offsets: &Offsets) -> Result<()> {
         feed.seek(offsets).await?;
         let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
-        let reader = tokio::spawn(read_ahead(feed, records, self.stop.clone()));
+        let ahead = Reader {
+            claims: Claims::of(&self.task, follow.applied())?,
+            feed,
+            records,
+            stop: self.stop.clone(),
+        };
+        let reader = tokio::spawn(ahead.run());
         let mut links = (Link::source(&self.task), Link::target(&self.task));
         let mut crew = Crew::new(&self.task, &self.record, self.lease);
+        let zone = ZoneCheck::new(self.task.feed_zone());
+        let mut guards = (zone, MoveGuard::default());
         let mut last_fence = Instant::now();
         let mut arrived = Vec::new();
         let result = loop {
@@ -90,7 +95,8 @@ impl Following {
             }
             let due = last_fence.elapsed() >= IDLE_FENCE || follow.waiting_bytes() > 0;
             if due {
-                match self.step(&mut follow, &mut links, &mut crew).await {
+                let stepped = self.step(&mut follow, &mut links, &mut crew, &mut guards);
+                match stepped.await {
                     Ok(true) => last_fence = Instant::now(),
                     Ok(false) => {}
                     Err(error) => break Err(error),
@@ -141,6 +147,7 @@ impl Following {
         follow: &mut Follow,
         links: &mut (Link, Link),
         crew: &mut Crew,
+        guards: &mut (ZoneCheck, MoveGuard),
     ) -> Result<bool> {
         let Some(created) = follow.take_stretch(|name| self.task.scope.contains(name))? else {
             return Ok(false);
@@ -158,6 +165,8 @@ impl Following {
         let Some(mut batch) = follow.batch()? else {
             return Ok(false);
         };
+        guards.0.look(follow, &mut batch, &mut links.0).await?;
+        guards.1.look(follow, &mut batch, &mut links.0).await?;
         let fence = self.apply_or_hold(follow, &mut batch, links, crew).await?;
         self.status.update(|status| {
             status.waiting_for = None;
@@ -261,39 +270,4 @@ fn is_taken(follow: &Follow, table: &Table) -> bool {
         .tables()
         .values()
         .any(|other| other.table.name != table.name && other.table.target.is_same(&table.target))
-}
-
-/// Reads the feed ahead of the applier.
-async fn read_ahead(
-    mut feed: Feed,
-    records: mpsc::Sender<Ahead>,
-    stop: CancellationToken,
-) -> Result<()> {
-    let room = Arc::new(Semaphore::new(BYTES_AHEAD as usize));
-    let mut look = tokio::time::interval(feed.look_every());
-    loop {
-        let event = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = records.closed() => return Ok(()),
-            _ = look.tick() => {
-                feed.look()?;
-                continue;
-            }
-            event = feed.next_event() => event?,
-        };
-        let bytes = match &event {
-            FeedEvent::Record(record) => record.bytes,
-            FeedEvent::Topic { .. } => 0,
-        };
-        let bytes = u32::try_from(bytes).unwrap_or(BYTES_AHEAD);
-        let share = Arc::clone(&room).acquire_many_owned(bytes.min(BYTES_AHEAD));
-        let share = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = records.closed() => return Ok(()),
-            share = share => share.expect("the semaphore is never closed"),
-        };
-        if records.send((event, share)).await.is_err() {
-            return Ok(());
-        }
-    }
 }

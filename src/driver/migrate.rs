@@ -478,7 +478,8 @@ impl Run {
             dir: self.task.state_dir.clone(),
             memory_bytes: FEED_MEMORY_BYTES,
         };
-        let follow = Follow::new(proven, offsets.clone(), &row, tables, spill);
+        let zone = self.task.feed_zone();
+        let follow = Follow::new(proven, offsets.clone(), &row, tables, zone, spill);
         Ok((follow, offsets))
     }
 

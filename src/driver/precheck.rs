@@ -3,7 +3,7 @@
 use super::definitions::definitions;
 use super::link::Links;
 use super::trust;
-use crate::broker::Feed;
+use crate::broker::{ClaimStore, Feed};
 use crate::database::{Record, Server, Session, current_ts, gc_life_time, undo_retention_s};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Offsets};
@@ -257,6 +257,9 @@ pub async fn start_of_load(feed: &mut Feed, source: &mut Session) -> Result<(Com
 async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
     let why = "changes made during and after the load come through the feed";
     let look = async {
+        if let Some(claims) = &task.claim_check {
+            ClaimStore::open(claims)?.look().await?;
+        }
         let mut feed = Feed::connect(task).await?;
         start_of_load(&mut feed, source).await?;
         let idle = feed.idle_topics().join(", ");

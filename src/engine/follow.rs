@@ -3,7 +3,7 @@
 use super::{Followed, Stop, action};
 use crate::error::Result;
 use crate::feed::{
-    Assembly, CommitTs, Ddl, Message, Offsets, Origin, Part, RowChange, Spill, Stretch, fold,
+    Assembly, CommitTs, Ddl, Message, Offsets, Origin, Part, RowChange, Spill, Stretch, Zone, fold,
 };
 use crate::fence::FenceRow;
 use crate::schema::{Table, TableName};
@@ -21,6 +21,8 @@ pub struct Batch {
     pub offsets: Offsets,
     /// How many changes were folded.
     pub changes: usize,
+    /// Whether a change had an old image and a new one: the changefeed sends old values.
+    pub old_values: bool,
     /// The last images of all keys that were touched.
     pub parts: Vec<Part>,
     /// The tables that this batch stops; to be recorded in its transaction.
@@ -38,6 +40,8 @@ pub struct Follow {
     assembly: Assembly,
     at_least: CommitTs,
     tables: BTreeMap<TableName, Followed>,
+    /// The time zone in which the feed writes TIMESTAMP values.
+    zone: Zone,
     taken: Option<Stretch>,
     /// The tables that the DDL of the stretch may stop: no other is ever in scope.
     concerned: BTreeSet<TableName>,
@@ -57,12 +61,14 @@ impl Follow {
         offsets: Offsets,
         row: &FenceRow,
         tables: BTreeMap<TableName, Followed>,
+        zone: Zone,
         spill: Spill,
     ) -> Self {
         Follow {
             assembly: Assembly::new(proven, offsets, spill),
             at_least: row.next_fence_at_least(),
             tables,
+            zone,
             taken: None,
             concerned: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -77,6 +83,11 @@ impl Follow {
     /// Returns the bytes of the changes that wait for the watermark.
     pub fn waiting_bytes(&self) -> usize {
         self.assembly.byte_len()
+    }
+
+    /// Returns the timestamp up to which everything is applied or taken.
+    pub fn applied(&self) -> CommitTs {
+        self.assembly.applied()
     }
 
     /// Returns the timestamp up to which the feed is complete.
@@ -174,7 +185,8 @@ impl Follow {
             .map(|(name, followed)| (name.clone(), Arc::clone(&followed.table)))
             .collect();
         let folded = loop {
-            match fold(&mut stretch.rows, &live, |row| self.applies(row, &stopped))? {
+            let applies = |row: &RowChange| self.applies(row, &stopped);
+            match fold(&mut stretch.rows, &live, self.zone, applies)? {
                 Ok(folded) => break folded,
                 Err(error) => {
                     let at = error.origin.commit_ts.saturating_sub(1);
@@ -191,6 +203,7 @@ impl Follow {
             to: stretch.to,
             offsets: stretch.offsets,
             changes: folded.changes,
+            old_values: folded.old_values,
             parts: folded.parts,
             unprovable: self.unprovable(),
             stopped,

@@ -1,6 +1,6 @@
 //! Putting the feed's messages together again, up to the watermark.
 
-use super::{Backlog, CommitTs, Ddl, Message, Offsets, Position, Spill, Watermarks};
+use super::{Backlog, Claim, CommitTs, Ddl, Message, Offsets, Position, Spill, Watermarks};
 use crate::error::Result;
 use std::collections::BTreeMap;
 
@@ -51,11 +51,14 @@ impl Assembly {
     pub fn push(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
         let position = Position { partition, offset };
         match message {
-            Message::Row(row) if row.commit_ts > self.applied => {
+            // Without its file a claim is a row of which only the handle key is known.
+            Message::Row(row) | Message::Claim(Claim { row, .. })
+                if row.commit_ts > self.applied =>
+            {
                 self.rows.push(position, row)?;
             }
             Message::Ddl(ddl) if ddl.commit_ts > self.applied => self.ddls.push((position, ddl)),
-            Message::Row(_) | Message::Ddl(_) => {}
+            Message::Row(_) | Message::Claim(_) | Message::Ddl(_) => {}
             Message::Watermark(ts) => self.watermarks.observe(partition, ts),
         }
         let next = self.next_offsets.at_mut(partition);
@@ -72,6 +75,11 @@ impl Assembly {
     /// Returns the bytes of the rows that wait.
     pub fn byte_len(&self) -> usize {
         self.rows.byte_len()
+    }
+
+    /// Returns the timestamp at or below which messages are discarded.
+    pub fn applied(&self) -> CommitTs {
+        self.applied
     }
 
     /// Returns the timestamp up to which the feed is complete.

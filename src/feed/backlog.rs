@@ -179,6 +179,7 @@ impl Run {
                 Some(row.table.schema.as_bytes()),
                 Some(row.table.table.as_bytes()),
                 Some(row.value()),
+                row.key_only.then_some(&[]),
             ])?;
             run.least = run.least.min(row.commit_ts);
             run.most = run.most.max(row.commit_ts);
@@ -208,6 +209,7 @@ fn unpacked(mut cells: Cells<'_>) -> Option<(Position, RowChange)> {
     let schema = std::str::from_utf8(next()?).ok()?;
     let table = std::str::from_utf8(next()?).ok()?;
     let row = RowChange::new(commit_ts, TableName::new(schema, table), next()?);
+    let row = row.with_key_only(cells.next()?.is_some());
     Some((Position { partition, offset }, row))
 }
 

@@ -1,7 +1,9 @@
 //! Folding a stretch of changes to the last image of each key.
 
 use super::part::{LastImages, Step};
-use super::{Backlog, FoldedRow, Origin, Part, RowChange, packed_row};
+use super::{
+    Backlog, Certainty, FoldedRow, Image, LastState, Origin, Part, RowChange, Zone, packed_row,
+};
 use crate::error::Result;
 use crate::row::{Canonical, Cells, Kind, Rows, Spool};
 use crate::schema::{Table, TableName};
@@ -19,6 +21,9 @@ pub struct Folded {
     pub parts: Vec<Part>,
     /// How many changes were folded.
     pub changes: usize,
+    /// Whether a change had an image of its row before and one after: the changefeed sends old
+    /// values.
+    pub old_values: bool,
 }
 
 /// A change that cannot be carried. It never holds a value (INV-7).
@@ -36,19 +41,25 @@ pub struct FoldError {
 /// they come, or returns the earliest change that cannot be carried.
 ///
 /// A stretch that does not fit into memory is cut by the hashes of the keys into parts that do.
+/// TIMESTAMP values are converted from `zone` to UTC.
 ///
 /// # Errors
 /// If rows on disk cannot be read or written.
 pub fn fold(
     rows: &mut Backlog,
     tables: &BTreeMap<TableName, Arc<Table>>,
+    zone: Zone,
     applies: impl Fn(&RowChange) -> bool,
 ) -> Result<std::result::Result<Folded, FoldError>> {
     let places: BTreeMap<&TableName, usize> = tables.keys().zip(0..).collect();
-    let mut keyed: Vec<Keyed> = tables.values().map(Keyed::new).collect();
+    let mut keyed: Vec<Keyed> = tables
+        .values()
+        .map(|table| Keyed::new(table, zone))
+        .collect();
     let mut folding = Folding::new(rows, tables)?;
     let mut unfit: Option<FoldError> = None;
     let mut changes = 0;
+    let mut old_values = false;
     rows.for_each(|position, change| {
         let Some(place) = places.get(&change.table).filter(|_| applies(change)) else {
             return Ok(());
@@ -59,10 +70,11 @@ pub fn fold(
             position,
         };
         match keyed[*place].steps(change, origin) {
-            Ok((left, taken)) => left
-                .into_iter()
-                .chain(taken)
-                .try_for_each(|step| folding.add(*place, step)),
+            Ok((left, taken)) => {
+                old_values |= left.is_some() && taken.is_some();
+                let mut steps = left.into_iter().chain(taken);
+                steps.try_for_each(|step| folding.add(*place, step))
+            }
             Err(what) => {
                 let earlier = unfit
                     .as_ref()
@@ -83,6 +95,7 @@ pub fn fold(
         None => Ok(Folded {
             parts: folding.finish(),
             changes,
+            old_values,
         }),
     })
 }
@@ -147,12 +160,13 @@ struct Keyed {
     table: Arc<Table>,
     /// How many of the first columns identify a row: all of them where there is no key.
     identity: usize,
+    zone: Zone,
     kinds: Vec<Kind>,
     canonical: Canonical,
 }
 
 impl Keyed {
-    fn new(table: &Arc<Table>) -> Keyed {
+    fn new(table: &Arc<Table>, zone: Zone) -> Keyed {
         let identity = match table.key_len {
             0 => table.columns.len(),
             key_len => key_len,
@@ -162,6 +176,7 @@ impl Keyed {
         Keyed {
             table: Arc::clone(table),
             identity,
+            zone,
             kinds,
             canonical: Canonical::new(),
         }
@@ -175,6 +190,7 @@ impl Keyed {
     ) -> std::result::Result<(Option<Step>, Option<Step>), String> {
         let images = change.images()?;
         if let Some(after) = &images.after
+            && !change.key_only
             && after.len() != self.table.sent_columns()
         {
             return Err("the message has other columns than the table".to_owned());
@@ -185,35 +201,63 @@ impl Keyed {
             for (name, value) in images.after.iter().flatten() {
                 before.entry(name.clone()).or_insert_with(|| value.clone());
             }
-            let mut key = Rows::new();
-            packed_row(&self.table, self.identity, &before, &mut key)?;
-            let key = key.packed(0).to_vec();
-            let row = None;
-            left = Some(self.step(FoldedRow { key, row, origin })?);
+            let key = self.key(&before)?;
+            let state = LastState::Gone;
+            left = Some(self.step(FoldedRow { key, state, origin })?);
         }
         let Some(after) = images.after else {
             return Ok((left, None));
         };
-        let mut row = Rows::new();
-        packed_row(&self.table, self.table.columns.len(), &after, &mut row)?;
-        let row = row.packed(0).to_vec();
-        let key = Cells::prefix(&row, self.identity).to_vec();
-        let taken = self.step(FoldedRow {
-            key,
-            row: Some(row),
-            origin,
-        })?;
-        Ok((left, Some(taken)))
+        let row = if change.key_only {
+            let (key, state) = (self.key(&after)?, LastState::Unread);
+            FoldedRow { key, state, origin }
+        } else {
+            self.whole(&after, origin)?
+        };
+        Ok((left, Some(self.step(row)?)))
+    }
+
+    /// Takes the key out of an image that may lack other columns.
+    fn key(&self, image: &Image<'_>) -> std::result::Result<Vec<u8>, String> {
+        let mut key = Rows::new();
+        let packed = packed_row(&self.table, self.identity, image, self.zone, &mut key);
+        let certainty = packed.map_err(|what| match image.len() < self.table.sent_columns() {
+            true => format!("{what}, which holds TiCDC's handle key only: rowproof needs another"),
+            false => what,
+        });
+        match certainty? {
+            Certainty::Certain => Ok(key.packed(0).to_vec()),
+            Certainty::Doubtful { why, .. } => Err(doubtful_key(&why)),
+        }
+    }
+
+    /// Takes the key and the row out of an image that has all columns.
+    fn whole(&self, image: &Image<'_>, origin: Origin) -> std::result::Result<FoldedRow, String> {
+        let (mut rows, columns) = (Rows::new(), self.table.columns.len());
+        let certainty = packed_row(&self.table, columns, image, self.zone, &mut rows)?;
+        let row = rows.packed(0);
+        let key = Cells::prefix(row, self.identity).to_vec();
+        let state = match certainty {
+            Certainty::Certain => LastState::Row(row.to_vec()),
+            Certainty::Doubtful { first, why } if first < self.identity => {
+                return Err(doubtful_key(&why));
+            }
+            Certainty::Doubtful { .. } => LastState::Unread,
+        };
+        Ok(FoldedRow { key, state, origin })
     }
 
     fn step(&mut self, row: FoldedRow) -> std::result::Result<Step, String> {
         let canonical = self.canonical.row(&self.kinds, &row.key);
         Ok(Step {
-            taken: row.row.is_some(),
             canonical: canonical.map_err(|error| error.to_string())?.to_vec(),
             row,
         })
     }
+}
+
+fn doubtful_key(why: &str) -> String {
+    format!("{why}, and the row cannot be told without it")
 }
 
 #[cfg(test)]
@@ -259,7 +303,13 @@ mod tests {
     ) -> std::result::Result<Folded, FoldError> {
         let table = Arc::new(integer_table("s", "t"));
         let tables = BTreeMap::from([(table.name.clone(), table)]);
-        fold(&mut backlog(rows, memory_bytes), &tables, |_| true).expect("readable rows")
+        fold(
+            &mut backlog(rows, memory_bytes),
+            &tables,
+            Zone::default(),
+            |_| true,
+        )
+        .expect("readable rows")
     }
 
     /// Folds in memory and on disk, which must be the same.
@@ -284,7 +334,7 @@ mod tests {
         }
         rows.sort_by(|a, b| a.key.cmp(&b.key));
         let rows = rows.into_iter();
-        rows.map(|row| (text(&row.key, 0), row.row.map(|row| text(&row, 1))))
+        rows.map(|row| (text(&row.key, 0), row.state.row().map(|row| text(row, 1))))
             .collect()
     }
 
@@ -335,7 +385,12 @@ mod tests {
             update(2, (1, 10), (1, 11)),
         ];
         let touched = |rows: &[RowChange]| -> Vec<Vec<u8>> {
-            let folded = fold(&mut backlog(rows, 1 << 20), &tables, |_| true);
+            let folded = fold(
+                &mut backlog(rows, 1 << 20),
+                &tables,
+                Zone::default(),
+                |_| true,
+            );
             let folded = folded.expect("readable rows").expect("valid rows");
             let mut keys = Vec::new();
             for mut part in folded.parts {
@@ -379,6 +434,42 @@ mod tests {
             random.shuffle(&mut rows);
             assert_eq!(folded(&rows), wanted, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn of_a_row_that_a_message_does_not_hold_only_the_key_is_known() {
+        let keys = |ts, id: u32| {
+            let id = format!(r#"{{"id":{{"t":8,"h":true,"f":11,"v":{id}}}}}"#);
+            change(ts, &format!(r#"{{"u":{id}}}"#)).with_key_only(true)
+        };
+        let unread = |rows: &[RowChange], memory_bytes| {
+            let mut unread = Vec::new();
+            for mut part in fold_with(rows, memory_bytes).expect("valid rows").parts {
+                let tables = part.tables().expect("a readable part").into_owned();
+                let rows = tables.into_iter().flat_map(|table| table.rows);
+                unread.extend(rows.filter(|row| row.state == LastState::Unread));
+            }
+            unread.len()
+        };
+        for memory_bytes in [0, 1 << 20] {
+            assert_eq!(unread(&[insert(1, 1, 10), keys(2, 1)], memory_bytes), 1);
+            assert_eq!(unread(&[delete(5, 1), keys(5, 1)], memory_bytes), 1);
+            // What follows is known again.
+            assert_eq!(unread(&[keys(2, 1), insert(3, 1, 11)], memory_bytes), 0);
+            assert_eq!(unread(&[keys(2, 1), delete(3, 1)], memory_bytes), 0);
+        }
+        // A table that rowproof pairs by another key than TiCDC's handle key.
+        let mut table = integer_table("s", "t");
+        table.columns.reverse();
+        let tables = BTreeMap::from([(table.name.clone(), Arc::new(table))]);
+        let mut rows = backlog(&[keys(2, 1)], 1 << 20);
+        let folded = fold(&mut rows, &tables, Zone::default(), |_| true);
+        let error = folded.expect("readable rows").expect_err("no key");
+        assert!(
+            error.what.contains("TiCDC's handle key only"),
+            "{}",
+            error.what
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From an image of the feed to the cells that a scan of the source would return.
 
-use super::{ColumnValue, Image};
+use super::{ColumnValue, Image, Utc, Zone};
 use crate::row::{Kind, Rows};
 use crate::schema::{Column, Table};
 use base64::Engine;
@@ -12,9 +12,24 @@ const FLAG_BINARY: u64 = 1;
 /// The MySQL type codes of TINYBLOB to BLOB, with which TiCDC also marks the TEXT types.
 const BLOB_CODES: std::ops::RangeInclusive<u8> = 249..=252;
 
-/// Appends the row of an image to `rows`, in the layout of `table`.
+/// Whether the cells of a row follow from its message alone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Certainty {
+    /// They do.
+    Certain,
+    /// They do not: only the source can tell.
+    Doubtful {
+        /// The place of the first such column in layout order.
+        first: usize,
+        /// Why, naming the column.
+        why: String,
+    },
+}
+
+/// Appends the row of an image to `rows`, in the layout of `table`, times in UTC.
 ///
-/// `columns` limits how many of the first columns are taken: all of them, or only the key.
+/// `columns` limits how many of the first columns are taken: all of them, or only the key. A cell
+/// that is doubtful has no meaning.
 ///
 /// # Errors
 /// With the name of the column and what is wrong, never with its value (INV-7).
@@ -22,10 +37,12 @@ pub fn packed_row(
     table: &Table,
     columns: usize,
     image: &Image<'_>,
+    zone: Zone,
     rows: &mut Rows,
-) -> Result<(), String> {
+) -> Result<Certainty, String> {
     let mut cells: Vec<Option<Vec<u8>>> = Vec::with_capacity(columns);
-    for column in &table.columns[..columns] {
+    let mut certainty = Certainty::Certain;
+    for (place, column) in table.columns[..columns].iter().enumerate() {
         // TiCDC sends no virtual columns, and the target computes its own.
         if column.is_virtual() {
             cells.push(None);
@@ -33,12 +50,54 @@ pub fn packed_row(
         }
         let value = find(image, &column.name)
             .ok_or_else(|| format!("column {} is missing in the message", column.name))?;
-        let cell = cell(column, value)
-            .map_err(|expected| format!("column {} does not hold {expected}", column.name))?;
+        let cell = match doubt(column, value, zone) {
+            None => cell(column, value, zone)
+                .map_err(|expected| format!("column {} does not hold {expected}", column.name))?,
+            Some(why) => {
+                if certainty == Certainty::Certain {
+                    let why = format!("column {} holds {why}", column.name);
+                    certainty = Certainty::Doubtful { first: place, why };
+                }
+                None
+            }
+        };
         cells.push(cell);
     }
     rows.push_row(cells.iter().map(Option::as_deref));
-    Ok(())
+    Ok(certainty)
+}
+
+/// Returns why a value cannot be told from the message, if it cannot.
+fn doubt(column: &Column, value: &ColumnValue<'_>, zone: Zone) -> Option<&'static str> {
+    let raw = value.value?.get();
+    match &column.kind {
+        Kind::Char | Kind::Text | Kind::Json if holds_lost_bytes(raw) => {
+            Some("bytes that are no UTF-8, which the feed replaces")
+        }
+        Kind::Temporal(_) if column.is_timestamp() => {
+            let local = string(raw).ok()?;
+            let twice = zone.to_utc(&local) == Utc::Ambiguous;
+            twice.then_some("a time that came twice in the time zone of the feed")
+        }
+        _ => None,
+    }
+}
+
+/// Tells whether a JSON string holds the escape of U+FFFD, which stands for bytes that are no UTF-8.
+fn holds_lost_bytes(raw: &str) -> bool {
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        let escape = &rest.as_bytes()[at + 1..];
+        if escape
+            .get(..5)
+            .is_some_and(|escape| escape.eq_ignore_ascii_case(b"ufffd"))
+        {
+            return true;
+        }
+        // Behind a backslash stands one ASCII character.
+        rest = rest.get(at + 2..).unwrap_or_default();
+    }
+    false
 }
 
 fn find<'i, 'a>(image: &'i Image<'a>, name: &str) -> Option<&'i ColumnValue<'a>> {
@@ -50,7 +109,11 @@ fn find<'i, 'a>(image: &'i Image<'a>, name: &str) -> Option<&'i ColumnValue<'a>>
     })
 }
 
-fn cell(column: &Column, value: &ColumnValue<'_>) -> Result<Option<Vec<u8>>, &'static str> {
+fn cell(
+    column: &Column,
+    value: &ColumnValue<'_>,
+    zone: Zone,
+) -> Result<Option<Vec<u8>>, &'static str> {
     let Some(raw) = value.value else {
         return Ok(None);
     };
@@ -59,6 +122,7 @@ fn cell(column: &Column, value: &ColumnValue<'_>) -> Result<Option<Vec<u8>>, &'s
         Kind::Integer | Kind::Year | Kind::Bit => number(raw, "an integer")?.into_bytes(),
         Kind::Double => number(raw, "a number")?.into_bytes(),
         Kind::Float => widened(raw)?.into_bytes(),
+        Kind::Temporal(_) if column.is_timestamp() => timestamp(&string(raw)?, zone)?.into_bytes(),
         Kind::Decimal | Kind::Temporal(_) | Kind::Json => string(raw)?.into_bytes(),
         Kind::Char | Kind::Text | Kind::Binary(_) | Kind::Bytes => bytes(value, &string(raw)?)?,
         Kind::Enum(labels) => enum_label(labels, raw)?,
@@ -84,6 +148,15 @@ fn number(raw: &str, expected: &'static str) -> Result<String, &'static str> {
 fn widened(raw: &str) -> Result<String, &'static str> {
     let float: f32 = raw.parse().map_err(|_| "a number")?;
     Ok(format!("{:?}", f64::from(float)))
+}
+
+fn timestamp(local: &str, zone: Zone) -> Result<String, &'static str> {
+    match zone.to_utc(local) {
+        Utc::At(utc) => Ok(utc),
+        Utc::Ambiguous | Utc::Never => {
+            Err("a time of the feed's time zone; [feed] time_zone must be that of the TiCDC server")
+        }
+    }
 }
 
 fn string(raw: &str) -> Result<String, &'static str> {
@@ -237,7 +310,7 @@ mod tests {
             let table = table(TableName::new("s", "t"), columns, Vec::new());
             if let Ok(value) = serde_json::from_str(&json) {
                 let value = ColumnValue { type_code, flags, value: Some(value) };
-                let _ = packed_row(&table, 1, &Image::from([("c".to_owned(), value)]), &mut Rows::new());
+                let _ = packed_row(&table, 1, &Image::from([("c".to_owned(), value)]), Zone::default(), &mut Rows::new());
             }
         }
     }

@@ -2,12 +2,18 @@
 //!
 //! A Kafka record's key is a version (u64, big-endian, 1) and then keys, each with a length in
 //! front (u64, big-endian); its value is as many values, each with its length. Keys and values are
-//! JSON. Source: the TiCDC Open Protocol page of the TiDB documentation, and TiCDC's encoder.
+//! JSON; a value may be compressed. Source: the TiCDC Open Protocol page of the TiDB documentation, and
+//! TiCDC's encoders, of which there are two: the classic one (pingcap/tiflow) and that of the new
+//! architecture (pingcap/ticdc). Both are understood, and nothing says which one wrote a message.
 
 use super::CommitTs;
+use super::compression::decompressed;
 use crate::schema::TableName;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// The version of the framing that TiCDC writes.
@@ -18,16 +24,34 @@ const ROW: u8 = 1;
 const DDL: u8 = 2;
 const WATERMARK: u8 = 3;
 
+/// The bytes to which the values of one record may decompress (INV-8). TiDB's largest row
+/// (`txn-entry-size-limit`) has 120 MiB, by default 6 MiB; Kafka's limits keep what is not compressed
+/// far below.
+pub const RECORD_BYTES_MAX: usize = 256 << 20;
+
 /// One message of a record.
 #[derive(Debug)]
 pub enum Message {
     /// A row that was inserted, updated or deleted.
     Row(RowChange),
+    /// A row of which the message holds the handle key, and a file the whole (claim check).
+    Claim(Claim),
     /// A statement that changed the schema.
     Ddl(Ddl),
     /// A promise that all rows committed at or before this timestamp have been sent to this
     /// partition, and all DDL before it.
     Watermark(CommitTs),
+}
+
+impl Message {
+    /// Returns the bytes that the message takes while it waits.
+    pub fn byte_len(&self) -> usize {
+        match self {
+            Message::Row(row) | Message::Claim(Claim { row, .. }) => row.byte_len(),
+            Message::Ddl(ddl) => ddl.query.len() + size_of::<Self>(),
+            Message::Watermark(_) => size_of::<Self>(),
+        }
+    }
 }
 
 /// A change of one row, as it came: its images are decoded only when the row is folded.
@@ -40,7 +64,18 @@ pub struct RowChange {
     pub commit_ts: CommitTs,
     /// The table, in the source's case.
     pub table: TableName,
+    /// Whether the images lack columns beside those of TiCDC's handle key.
+    pub key_only: bool,
     value: Box<[u8]>,
+}
+
+/// A large row that TiCDC put into a file.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// What the message itself says: the handle key.
+    pub row: RowChange,
+    /// Where TiCDC says that the file is.
+    pub location: String,
 }
 
 impl RowChange {
@@ -49,8 +84,15 @@ impl RowChange {
         RowChange {
             commit_ts,
             table,
+            key_only: false,
             value: value.into(),
         }
+    }
+
+    /// Says whether the images lack columns beside those of TiCDC's handle key.
+    #[must_use]
+    pub fn with_key_only(self, key_only: bool) -> Self {
+        RowChange { key_only, ..self }
     }
 
     /// Returns the value as it came.
@@ -151,11 +193,43 @@ struct DdlValue {
     t: u32,
 }
 
+/// A file of the claim-check storage: a whole record that holds one row, in base64.
+#[derive(Deserialize)]
+struct ClaimFile<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    value: Cow<'a, str>,
+}
+
+/// Decodes the file that holds the whole of a large row.
+///
+/// # Errors
+/// If it is not the row that the message speaks of.
+pub fn decode_claim(claim: &Claim, file: &[u8]) -> Result<RowChange, &'static str> {
+    let file: ClaimFile<'_> =
+        serde_json::from_slice(file).map_err(|_| "the file holds no message of TiCDC")?;
+    let bytes = |text: &str| STANDARD.decode(text).map_err(|_| "the file is damaged");
+    let (key, value) = (bytes(&file.key)?, bytes(&file.value)?);
+    drop(file);
+    match decode(&key, &value)?.pop() {
+        Some(Message::Row(row))
+            if row.commit_ts == claim.row.commit_ts
+                && row.table == claim.row.table
+                && !row.key_only =>
+        {
+            Ok(row)
+        }
+        _ => Err("the file holds another message than the one that points to it"),
+    }
+}
+
 /// Decodes all messages of one Kafka record.
 ///
 /// # Errors
 /// With what is wrong, never with a value of the message (INV-7).
 pub fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Message>, &'static str> {
+    let mut room = RECORD_BYTES_MAX;
     let (version, mut keys) = take_u64(key).ok_or("it has no Open Protocol key")?;
     if version != VERSION {
         return Err("it is not in Open Protocol (version 1)");
@@ -167,7 +241,9 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Message>, &'static str> {
         keys = rest;
         let (value, rest) = take_framed(values).ok_or("a value is cut short")?;
         values = rest;
-        messages.push(decode_one(key, value)?);
+        let value = decompressed(value, room)?;
+        room -= value.len();
+        messages.push(decode_one(key, &value)?);
     }
     if values.is_empty() {
         Ok(messages)
@@ -178,13 +254,18 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Message>, &'static str> {
 
 fn decode_one(key: &[u8], value: &[u8]) -> Result<Message, &'static str> {
     let key: MessageKey = serde_json::from_slice(key).map_err(|_| "a key is not valid")?;
-    if key.ohk || !key.ccl.is_empty() {
-        return Err("it is a large message without its row (handle-key-only or claim-check)");
-    }
     match key.t {
         ROW => {
             let table = TableName::new(key.scm, key.tbl);
-            Ok(Message::Row(RowChange::new(key.ts, table, value)))
+            let row = RowChange::new(key.ts, table, &as_utf8(value));
+            // The new architecture writes `"ohk":false` beside `ccl`.
+            Ok(match key.ccl {
+                location if location.is_empty() => Message::Row(row.with_key_only(key.ohk)),
+                location => Message::Claim(Claim {
+                    row: row.with_key_only(true),
+                    location,
+                }),
+            })
         }
         DDL => {
             let ddl: DdlValue = serde_json::from_slice(value).map_err(|_| "a DDL is not valid")?;
@@ -198,6 +279,23 @@ fn decode_one(key: &[u8], value: &[u8]) -> Result<Message, &'static str> {
         WATERMARK => Ok(Message::Watermark(key.ts)),
         _ => Err("a message is of an unknown type"),
     }
+}
+
+/// Writes U+FFFD, as an escape, for bytes that are no UTF-8. The new architecture copies such bytes
+/// into its JSON; the classic encoder writes this very escape for them, and a true U+FFFD as it is
+/// (`encoding/json` of Go), so that the escape always means that something is lost.
+fn as_utf8(value: &[u8]) -> Cow<'_, [u8]> {
+    if std::str::from_utf8(value).is_ok() {
+        return Cow::Borrowed(value);
+    }
+    let mut valid = Vec::with_capacity(value.len());
+    for chunk in value.utf8_chunks() {
+        valid.extend_from_slice(chunk.valid().as_bytes());
+        if !chunk.invalid().is_empty() {
+            valid.extend_from_slice(b"\\ufffd");
+        }
+    }
+    Cow::Owned(valid)
 }
 
 pub(super) fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
@@ -321,8 +419,6 @@ pub mod tests {
         assert!(decode(b"{\"id\":0}", b"{}").is_err());
         let (key, value) = record(&[r#"{"ts":6,"t":1}"#], &[]);
         assert_eq!(decode(&key, &value).err(), Some("a value is cut short"));
-        let (key, value) = record(&[r#"{"ts":6,"t":1,"ohk":true}"#], &[r#"{"u":{}}"#]);
-        assert!(decode(&key, &value).is_err());
     }
 
     proptest! {
@@ -335,6 +431,28 @@ pub mod tests {
             let mut versioned = VERSION.to_be_bytes().to_vec();
             versioned.extend(key);
             let _ = decode(&versioned, &value);
+        }
+
+        #[test]
+        fn any_value_and_any_file_are_decoded_or_refused(
+            value in proptest::collection::vec(any::<u8>(), 0..128),
+            json in "[{}\\[\\]\":,updtfvh0-9 \\\\]{0,64}",
+        ) {
+            let claim = Claim { row: row(1), location: String::new() };
+            for value in [value.as_slice(), json.as_bytes()] {
+                let mut framed = (value.len() as u64).to_be_bytes().to_vec();
+                framed.extend_from_slice(value);
+                let (key, _) = record(&[r#"{"ts":1,"scm":"s","tbl":"t","t":1}"#], &[]);
+                for message in decode(&key, &framed).unwrap_or_default() {
+                    if let Message::Row(row) = message {
+                        let _ = row.images();
+                    }
+                }
+                let encoded = (STANDARD.encode(&key), STANDARD.encode(&framed));
+                let file = format!(r#"{{"key":"{}","value":"{}"}}"#, encoded.0, encoded.1);
+                let _ = decode_claim(&claim, file.as_bytes());
+                let _ = decode_claim(&claim, value);
+            }
         }
     }
 }

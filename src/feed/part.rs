@@ -17,10 +17,46 @@ use std::sync::Arc;
 pub struct FoldedRow {
     /// The key's packed cells; the whole packed row where the table has no key.
     pub key: Vec<u8>,
-    /// The whole packed row, or none if the key is gone.
-    pub row: Option<Vec<u8>>,
+    /// What is there under the key at the end of the stretch.
+    pub state: LastState,
     /// The message of the last change.
     pub origin: Origin,
+}
+
+/// What the feed says of a key at the end of a stretch.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum LastState {
+    /// No row.
+    #[default]
+    Gone,
+    /// This packed row.
+    Row(Vec<u8>),
+    /// A row whose last message does not hold all of it: the source has it, at the end of the
+    /// stretch. Whatever committed last under the key is what the source shows there.
+    Unread,
+}
+
+impl LastState {
+    /// Returns the row if the feed holds it.
+    pub fn row(&self) -> Option<&[u8]> {
+        match self {
+            LastState::Row(row) => Some(row),
+            LastState::Gone | LastState::Unread => None,
+        }
+    }
+}
+
+impl FoldedRow {
+    /// Orders what one commit did to a key. What it left there comes after what it took away, because
+    /// TiCDC may split an update of a key and send its halves in any order; and a message that may
+    /// not hold all of a row is never taken back by another of the same commit.
+    fn rank(&self) -> u8 {
+        match self.state {
+            LastState::Gone => 0,
+            LastState::Row(_) => 1,
+            LastState::Unread => 2,
+        }
+    }
 }
 
 /// What a stretch did to one table.
@@ -83,7 +119,7 @@ impl Part {
     pub fn forget_images(&mut self) {
         if let Content::Memory(tables) = &mut self.0 {
             for row in tables.iter_mut().flat_map(|of| &mut of.rows) {
-                row.row = None;
+                row.state = LastState::Gone;
             }
         }
     }
@@ -92,10 +128,6 @@ impl Part {
 /// What one change did to one key.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// Whether the change left a row under the key, rather than took one away from it. Within one
-    /// commit what was taken comes after what was left, because TiCDC may split an update of a key
-    /// and send its halves in any order.
-    pub taken: bool,
     /// The key in canonical form.
     pub canonical: Vec<u8>,
     /// The key and the row.
@@ -109,10 +141,10 @@ impl Step {
             Some(&self.row.origin.commit_ts.to_le_bytes()),
             Some(&(self.row.origin.position.partition as u64).to_le_bytes()),
             Some(&self.row.origin.position.offset.to_le_bytes()),
-            self.taken.then_some(&[]),
+            (self.row.state != LastState::Gone).then_some(&[]),
             Some(&self.canonical),
             Some(&self.row.key),
-            self.row.row.as_deref(),
+            self.row.state.row(),
         ])
     }
 
@@ -125,22 +157,22 @@ impl Step {
                 offset: i64::from_le_bytes(cells.next()??.try_into().ok()?),
             },
         };
-        let step = Step {
-            taken: cells.next()?.is_some(),
-            canonical: cells.next()??.to_vec(),
-            row: FoldedRow {
-                key: cells.next()??.to_vec(),
-                row: cells.next()?.map(<[u8]>::to_vec),
-                origin,
-            },
+        let taken = cells.next()?.is_some();
+        let canonical = cells.next()??.to_vec();
+        let key = cells.next()??.to_vec();
+        let state = match cells.next()? {
+            Some(row) => LastState::Row(row.to_vec()),
+            None if taken => LastState::Unread,
+            None => LastState::Gone,
         };
-        Some((table, step))
+        let row = FoldedRow { key, state, origin };
+        Some((table, Step { canonical, row }))
     }
 }
 
 /// The last step of each key, whatever the order in which steps come.
 #[derive(Debug)]
-pub(super) struct LastImages(Vec<HashMap<Vec<u8>, (bool, FoldedRow)>>);
+pub(super) struct LastImages(Vec<HashMap<Vec<u8>, FoldedRow>>);
 
 impl LastImages {
     /// Begins with no key in any of `count` tables.
@@ -149,10 +181,10 @@ impl LastImages {
     }
 
     pub(super) fn add(&mut self, table: usize, step: Step) {
-        let last = (step.row.origin.commit_ts, step.taken);
-        let (taken, row) = self.0[table].entry(step.canonical).or_default();
-        if (row.origin.commit_ts, *taken) <= last {
-            (*taken, *row) = (step.taken, step.row);
+        let last = |row: &FoldedRow| (row.origin.commit_ts, row.rank());
+        let row = self.0[table].entry(step.canonical).or_default();
+        if last(row) <= last(&step.row) {
+            *row = step.row;
         }
     }
 
@@ -161,7 +193,7 @@ impl LastImages {
         touched
             .filter(|(keys, _)| !keys.is_empty())
             .map(|(keys, table)| {
-                let mut rows: Vec<_> = keys.into_values().map(|(_, row)| row).collect();
+                let mut rows: Vec<_> = keys.into_values().collect();
                 // One order makes statements, and with them locks and tests, repeatable.
                 rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
                 FoldedTable {

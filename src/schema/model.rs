@@ -321,6 +321,12 @@ fn ordered_alike(column: &Column) -> bool {
 }
 
 impl Column {
+    /// Tells whether the column is a TIMESTAMP, which is kept in UTC and shown in a time zone.
+    pub fn is_timestamp(&self) -> bool {
+        let kind = self.column_type.as_bytes().get(..9);
+        kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"timestamp"))
+    }
+
     /// Tells whether the column is computed whenever it is read.
     pub fn is_virtual(&self) -> bool {
         self.generation

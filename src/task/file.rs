@@ -4,9 +4,10 @@ use super::pattern::wildcard;
 use super::secret::PasswordAt;
 use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Sasl, Scope, Tls, TlsMode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::feed::Zone;
 use crate::schema::Choices;
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -70,9 +71,30 @@ pub struct FeedTask {
     /// TLS, if it is wanted.
     #[serde(default)]
     pub tls: Option<Tls>,
+    /// The time zone of the TiCDC server, in which it writes TIMESTAMP values.
+    #[serde(default, deserialize_with = "zone")]
+    pub time_zone: Zone,
+    /// Where TiCDC puts large messages; left out, their rows are read from the source.
+    #[serde(default)]
+    pub claim_check: Option<ClaimCheck>,
     /// Further settings, named as librdkafka names them, for example `security.protocol`.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+}
+
+/// The storage of large messages, `claim-check-storage-uri` of the changefeed. The credentials of an
+/// S3 storage come from the environment, by the names that the tools of AWS use.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimCheck {
+    /// `file:///directory` or `s3://bucket/prefix`.
+    pub url: String,
+    /// The address of a store that speaks S3 but is not that of AWS.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// The region of an S3 storage.
+    #[serde(default)]
+    pub region: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +192,11 @@ fn default_name() -> String {
     "rowproof".to_owned()
 }
 
+fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Zone, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
 fn open_protocol() -> String {
     "open-protocol".to_owned()
 }
@@ -203,6 +230,12 @@ impl Task {
             usage(format!("line {line}: {}", without_values(error.message())))
         })?;
         file.validate()
+    }
+
+    /// Returns the time zone in which the feed writes TIMESTAMP values.
+    pub fn feed_zone(&self) -> Zone {
+        let zone = self.feed.as_ref().map(|feed| feed.time_zone);
+        zone.unwrap_or_default()
     }
 }
 
@@ -281,6 +314,9 @@ impl FeedTask {
                     .advise("use open-protocol, also in the changefeed's sink URI"),
             );
         }
+        if let Some(claims) = &self.claim_check {
+            claims.validate()?;
+        }
         let is_topic = |c: char| c.is_ascii_alphanumeric() || "._-*".contains(c);
         let is_name = |name: &String| !name.is_empty() && name.chars().all(is_topic);
         if self.topics.is_empty() || !self.topics.iter().all(is_name) {
@@ -320,6 +356,24 @@ impl FeedTask {
             "say it by [feed] sasl = { mechanism, username, password_file } and \
              tls = { ca, certificate, key }",
         ))
+    }
+}
+
+impl ClaimCheck {
+    fn validate(&self) -> Result<()> {
+        let in_s3 = self.url.starts_with("s3://");
+        if !in_s3 && !self.url.starts_with("file:///") {
+            let what = "[feed.claim_check] url must be file:///DIRECTORY or s3://BUCKET/PREFIX";
+            return Err(usage(what).advise(
+                "take claim-check-storage-uri of the changefeed, without its parameters; for \
+                 another storage leave [feed.claim_check] out, and the rows are read from the source",
+            ));
+        }
+        if !in_s3 && (self.endpoint.is_some() || self.region.is_some()) {
+            let what = "[feed.claim_check] endpoint and region are for s3:// only";
+            return Err(usage(what));
+        }
+        Ok(())
     }
 }
 
@@ -437,6 +491,23 @@ mod tests {
         let error = Task::parse(&format!("{SHORT}\nexlude = []")).expect_err("a typing error");
         assert!(error.message().contains("exlude"), "{error}");
         assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn the_dialect_of_the_feed_is_read_and_what_is_wrong_is_named() {
+        let feed = "[feed]\nbrokers = \"b:9092\"\ntopics = [\"t\"]\n";
+        let with = |lines: &str| Task::parse(&format!("{SHORT}\n{feed}{lines}"));
+        let task = with("").expect("a valid task");
+        assert_eq!(task.feed.expect("a feed").time_zone, Zone::default());
+        let task = with("time_zone = \"Asia/Shanghai\"").expect("a valid task");
+        let zone = task.feed.expect("a feed").time_zone;
+        assert_eq!(zone.to_string(), "Asia/Shanghai");
+        let error = with("time_zone = \"Middle-earth\"").expect_err("no such zone");
+        assert!(error.message().contains("is no time zone"), "{error}");
+        let claims = "[feed.claim_check]\nurl = \"s3://bucket/large\"\nendpoint = \"http://s:9\"";
+        assert!(with(claims).is_ok());
+        assert!(with("[feed.claim_check]\nurl = \"ftp://host/large\"").is_err());
+        assert!(with("[feed.claim_check]\nurl = \"file:///d\"\nregion = \"eu\"").is_err());
     }
 
     #[test]

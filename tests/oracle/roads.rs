@@ -4,7 +4,7 @@
 use crate::lab::{Lab, PASSWORD};
 use rowproof::broker::Feed;
 use rowproof::database::{Catalog, Select, Server, Session, source_scan, target_scan};
-use rowproof::feed::{Backlog, Message, Position, Spill, fold};
+use rowproof::feed::{Backlog, Message, Position, Spill, Zone, fold};
 use rowproof::row::{Canonical, Cells, Rows};
 use rowproof::schema::{Table, TableName};
 use rowproof::task::Task;
@@ -44,7 +44,7 @@ pub async fn assert_one_form(lab: &Lab) {
         read.insert(name.clone(), left);
     }
     let mut changes = changes(lab, &task).await;
-    let folded = fold(&mut changes, &tables, |_| true).expect("readable changes");
+    let folded = fold(&mut changes, &tables, Zone::default(), |_| true).expect("readable changes");
     let [part] = &mut folded.expect("changes that can be carried").parts[..] else {
         panic!("the changes fit into memory");
     };
@@ -58,9 +58,8 @@ pub async fn assert_one_form(lab: &Lab) {
         let forms = &read[&of.table.name];
         for row in of.rows {
             let key = form(&of.table, of.table.key_len, &row.key);
-            let decoded = row
-                .row
-                .map(|row| form(&of.table, of.table.columns.len(), &row));
+            let decoded = row.state.row();
+            let decoded = decoded.map(|row| form(&of.table, of.table.columns.len(), row));
             assert_eq!(
                 decoded.as_ref(),
                 forms.get(&key),

@@ -1,6 +1,7 @@
 //! Tests of the machine: messages in, batches out.
 
 use super::*;
+use crate::feed::Zone;
 use crate::feed::testing::{change, ddl, spill};
 use crate::fence::FenceState;
 use crate::schema::testing::integer_table;
@@ -23,6 +24,7 @@ fn follow() -> Follow {
         vec![0].into(),
         &row,
         BTreeMap::from([(table.name.clone(), followed)]),
+        Zone::default(),
         spill(1 << 20),
     )
 }
@@ -129,7 +131,14 @@ fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
         next_w: 40,
         offsets: vec![0].into(),
     };
-    let mut follow = Follow::new(10, vec![0].into(), &row, follow().tables, spill(1 << 20));
+    let mut follow = Follow::new(
+        10,
+        vec![0].into(),
+        &row,
+        follow().tables,
+        Zone::default(),
+        spill(1 << 20),
+    );
     push(&mut follow, 0, Message::Watermark(30));
     assert!(take(&mut follow, |_| true).is_none());
     push(&mut follow, 1, Message::Watermark(41));
