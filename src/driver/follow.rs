@@ -23,6 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// The slot of the applier; the load's workers have the others.
@@ -417,11 +418,13 @@ async fn read_ahead(
 ) -> Result<()> {
     let room = Arc::new(Semaphore::new(BYTES_AHEAD as usize));
     let mut look = tokio::time::interval(feed.look_every());
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = records.closed() => return Ok(()),
-            _ = look.tick() => {
+            // Coming back to the brokers takes longer than the time between two looks.
+            _ = look.tick(), if !feed.is_shut_out() => {
                 feed.look()?;
                 continue;
             }

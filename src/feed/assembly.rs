@@ -171,7 +171,7 @@ mod tests {
         let mut stretch = take(&mut assembly, 0).expect("a stretch to 11");
         assert_eq!(
             (stretch.from, stretch.to, timestamps(&mut stretch)),
-            (10, 11, vec![11].into())
+            (10, 11, vec![11])
         );
         push(&mut assembly, 0, 2, Message::Row(row(11)));
         push(&mut assembly, 0, 3, Message::Watermark(14));
