@@ -117,6 +117,12 @@ impl Feed {
         &self.offsets
     }
 
+    /// Tells whether the brokers accept this client no more, so that [`Feed::next`] comes back by a
+    /// new one.
+    pub fn is_shut_out(&self) -> bool {
+        self.is_shut_out
+    }
+
     /// Returns the topics that were found to get no watermarks.
     pub fn idle_topics(&self) -> &[String] {
         &self.idle

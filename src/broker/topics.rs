@@ -84,6 +84,13 @@ impl Feed {
         if self.is_shut_out {
             return Ok(());
         }
+        match self.look_once() {
+            Err(error) if error.kind().is_retryable() => Ok(()),
+            looked => looked,
+        }
+    }
+
+    fn look_once(&mut self) -> Result<()> {
         let newest = self.watching.newest();
         let found = tokio::task::block_in_place(|| topics_of(&self.client, &self.task));
         let Ok(found) = found else {
@@ -120,13 +127,15 @@ impl Feed {
 
     /// Adds topics behind the others, from the first record that Kafka holds of them.
     pub(super) fn add_topics(&mut self, new: &[(String, usize)]) -> Result<()> {
+        let mut added = Vec::new();
         for (name, partitions) in new {
-            let mut offsets = Vec::new();
-            for partition in 0..*partitions {
-                offsets.push(self.bounds(name, partition)?.0);
-            }
-            self.offsets.add(name, offsets.clone());
-            let name = name.clone();
+            let firsts: Result<Vec<i64>> = (0..*partitions)
+                .map(|partition| Ok(self.bounds(name, partition)?.0))
+                .collect();
+            added.push((name.clone(), firsts?));
+        }
+        for (name, offsets) in added {
+            self.offsets.add(&name, offsets.clone());
             self.queue.push_back(FeedEvent::Topic { name, offsets });
         }
         Ok(())
@@ -205,5 +214,41 @@ pub(super) fn assert_complete(task: &FeedTask, found: &[(String, usize)]) -> Res
         Some(missing) => Err(no_topic(missing, &task.brokers)),
         None if found.is_empty() => Err(no_topic(&task.topics.join(", "), &task.brokers)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watermark(partition: usize, offset: i64, ts_ms: u64) -> FeedRecord {
+        FeedRecord {
+            partition,
+            offset,
+            messages: vec![Message::Watermark(ts_ms << 18)],
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn watermarks_wait_for_a_look_where_topics_may_come_later_and_else_pass() {
+        let mut watching = Watching::default();
+        let mut record = watermark(1, 7, 100);
+        watching.note("a", &mut record, false);
+        assert_eq!((record.messages.len(), watching.held.len()), (1, 0));
+        watching.note("a", &mut record, true);
+        assert!(record.messages.is_empty());
+        assert_eq!(watching.held[&1], (7, 100 << 18));
+    }
+
+    #[test]
+    fn a_topic_is_silent_when_others_are_far_ahead() {
+        let mut watching = Watching::default();
+        assert!(!watching.is_silent("b"), "nothing was seen of any");
+        watching.note("a", &mut watermark(0, 1, 20_000), false);
+        watching.note("b", &mut watermark(1, 1, 16_000), false);
+        assert!(!watching.is_silent("a") && !watching.is_silent("b"));
+        watching.note("a", &mut watermark(0, 2, 22_000), false);
+        assert!(watching.is_silent("b") && watching.is_silent("c"));
     }
 }

@@ -6,6 +6,7 @@ use crate::feed::CommitTs;
 use crate::task::{Scope, Task};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// The bytes of records that are read ahead of the applier; a larger one comes alone (INV-8).
@@ -35,11 +36,13 @@ impl Reader {
     pub async fn run(mut self) -> Result<()> {
         let room = Arc::new(Semaphore::new(BYTES_AHEAD as usize));
         let mut look = tokio::time::interval(self.feed.look_every());
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut event = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 () = self.records.closed() => return Ok(()),
-                _ = look.tick() => {
+                // Coming back to the brokers takes longer than the time between two looks.
+                _ = look.tick(), if !self.feed.is_shut_out() => {
                     self.feed.look()?;
                     continue;
                 }
