@@ -138,6 +138,13 @@ impl Feed {
         })
     }
 
+    /// Tells whether everything from these offsets on is still there.
+    pub async fn holds(&self, offsets: &[i64]) -> Result<bool> {
+        let ends = self.ends().await?;
+        Ok(ends.len() == offsets.len()
+            && ends.iter().zip(offsets).all(|((first, _), at)| at >= first))
+    }
+
     /// Begins reading at one offset for each partition.
     ///
     /// # Errors

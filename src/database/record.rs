@@ -6,13 +6,13 @@ use crate::chunk::{Chunk, Range};
 use crate::engine::Stop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Origin, Position};
-use crate::fence::{FenceRow, record_schema};
+use crate::fence::{FenceRow, Scn, record_schema};
 use crate::schema::{Table, TableName};
 
 /// Access to the record of one task.
 #[derive(Clone, Debug)]
 pub struct Record {
-    task: String,
+    pub(super) task: String,
 }
 
 /// What is kept of a task as a whole.
@@ -310,14 +310,27 @@ impl Record {
         session.text(sql).await.map(|_| ())
     }
 
-    /// Reads the tables of the task.
+    /// Reads the tables of the task as they stand now.
     pub async fn followed(&self, session: &mut Session) -> Result<Vec<FollowedRow>> {
+        self.followed_as_of(session, None).await
+    }
+
+    /// Reads the tables of the task as they stood at a snapshot: a fence speaks only of those that
+    /// were followed when it was made.
+    pub async fn followed_as_of(
+        &self,
+        session: &mut Session,
+        snapshot: Option<Scn>,
+    ) -> Result<Vec<FollowedRow>> {
+        let at = snapshot.map_or_else(String::new, |scn| format!("AS OF SNAPSHOT {scn}"));
         let sql = format!(
             "SELECT f.table_schema, f.table_name, f.base, f.model, f.stopped_at, f.reason, \
-             d.commit_ts, d.feed_partition, d.feed_offset \
-             FROM rowproof.followed_table f LEFT JOIN rowproof.dead_letter d \
+             d.commit_ts, d.feed_partition, d.feed_offset, b.state \
+             FROM rowproof.followed_table {at} f LEFT JOIN rowproof.dead_letter d \
              ON d.task = f.task AND d.table_schema = f.table_schema \
-             AND d.table_name = f.table_name WHERE f.task = '{}' ORDER BY 1, 2",
+             AND d.table_name = f.table_name LEFT JOIN rowproof.fresh_base b \
+             ON b.task = f.task AND b.table_schema = f.table_schema \
+             AND b.table_name = f.table_name WHERE f.task = '{}' ORDER BY 1, 2",
             self.task
         );
         let rows = session.texts(sql).await?;
@@ -332,25 +345,23 @@ impl Record {
         table: &Table,
         base: CommitTs,
     ) -> Result<()> {
-        let model = serde_json::to_string(table).expect("a table is JSON");
         let sql = format!(
             "INSERT IGNORE INTO rowproof.followed_table \
              (task, table_schema, table_name, base, model) VALUES ('{}', {}, {}, {base}, {})",
             self.task,
             text_literal(table.name.schema.as_bytes()),
             text_literal(table.name.table.as_bytes()),
-            text_literal(model.as_bytes())
+            model_literal(table)
         );
         session.execute(sql).await.map(|_| ())
     }
 
     /// Replaces the definition by which a table is followed.
     pub async fn set_model(&self, session: &mut Session, table: &Table) -> Result<()> {
-        let model = serde_json::to_string(table).expect("a table is JSON");
         let sql = format!(
             "UPDATE rowproof.followed_table SET model = {} \
              WHERE task = '{}' AND table_schema = {} AND table_name = {}",
-            text_literal(model.as_bytes()),
+            model_literal(table),
             self.task,
             text_literal(table.name.schema.as_bytes()),
             text_literal(table.name.table.as_bytes())
@@ -463,13 +474,14 @@ fn followed_of(row: Vec<Option<String>>) -> Result<FollowedRow> {
 
 /// Reads where and why following ended; the outer option is none of a damaged record.
 fn stop_of(cells: &[Option<String>]) -> Option<Option<Stop>> {
-    let [at, reason, commit_ts, partition, offset] = cells else {
+    let [at, reason, commit_ts, partition, offset, base] = cells else {
         return None;
     };
     let Some(at) = at else {
         return Some(None);
     };
     let mut stop = Stop::new(at.parse().ok()?, reason.clone().unwrap_or_default());
+    stop.loading = base.is_some();
     if let (Some(commit_ts), Some(partition), Some(offset)) = (commit_ts, partition, offset) {
         stop.letter = Some(Origin {
             commit_ts: commit_ts.parse().ok()?,
@@ -482,7 +494,12 @@ fn stop_of(cells: &[Option<String>]) -> Option<Option<Stop>> {
     Some(Some(stop))
 }
 
-fn offsets_literal(offsets: &[i64]) -> String {
+pub(super) fn model_literal(table: &Table) -> String {
+    let model = serde_json::to_string(table).expect("a table is JSON");
+    text_literal(model.as_bytes())
+}
+
+pub(super) fn offsets_literal(offsets: &[i64]) -> String {
     text_literal(format!("{offsets:?}").as_bytes())
 }
 
@@ -494,7 +511,7 @@ fn lost_lease() -> Error {
     .advise("run one instance of a task at a time; this one has stopped and wrote nothing more")
 }
 
-fn damaged(table: &str) -> Error {
+pub(super) fn damaged(table: &str) -> Error {
     Error::new(
         ErrorKind::Broken,
         format!("rowproof.{table} on the target is damaged"),

@@ -52,6 +52,12 @@ impl Following {
                 .await?;
             self.write(follow, batch, (source, target), suspects, whole)
                 .await?;
+            for name in &batch.joined {
+                let followed = &follow.tables()[name];
+                self.record
+                    .join_followed(target, &followed.table, followed.base)
+                    .await?;
+            }
             for name in &batch.stopped {
                 if let Some(stop) = &follow.tables()[name].stopped {
                     self.record

@@ -1,5 +1,6 @@
 //! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
 
+use super::base_desk::BaseDesk;
 use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::{Link, Retries};
@@ -65,13 +66,30 @@ pub struct Following {
     pub stop: CancellationToken,
 }
 
+/// Why following ended in order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// A fresh base is loaded: following begins again where the feed shows what it lacks.
+    BaseLoaded,
+}
+
 impl Following {
-    /// Follows until it is told to stop.
+    /// Follows until it is told to stop, or a fresh base is loaded; `begun` are those that a crash
+    /// interrupted.
     ///
     /// # Errors
     /// If the feed or the target fails for good, or another instance takes over.
-    pub async fn run(self, feed: Feed, mut follow: Follow, offsets: &[i64]) -> Result<()> {
+    pub async fn run(
+        self,
+        feed: Feed,
+        mut follow: Follow,
+        offsets: &[i64],
+        begun: Vec<TableName>,
+    ) -> Result<Ended> {
         feed.seek(offsets).await?;
+        let mut desk = BaseDesk::new(begun, &self.stop);
         let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
         let reader = tokio::spawn(read_ahead(feed, records, self.stop.clone()));
         let mut links = (Link::source(&self.task), Link::target(&self.task));
@@ -80,11 +98,16 @@ impl Following {
         let result = loop {
             arrived.clear();
             let received = tokio::select! {
-                () = self.stop.cancelled() => break Ok(()),
+                () = self.stop.cancelled() => break Ok(Ended::Stopped),
                 received = inbox.recv_many(&mut arrived, RECORDS_AHEAD) => received,
             };
             if received == 0 {
-                break Ok(());
+                break Ok(Ended::Stopped);
+            }
+            match desk.look(&self, &mut follow).await {
+                Ok(true) => break Ok(Ended::BaseLoaded),
+                Ok(false) => {}
+                Err(error) => break Err(error),
             }
             if let Err(error) = self.take_in(&mut follow, &mut arrived, &mut inbox) {
                 break Err(error);
@@ -99,10 +122,12 @@ impl Following {
             }
         };
         drop(inbox);
+        let closed = desk.close().await;
         let read = reader
             .await
             .map_err(|_| super::migrate::panicked("the reader of the feed"))?;
-        result.and(read)
+        let ended = result?;
+        closed.and(read).map(|()| ended)
     }
 
     /// Takes in what has arrived and what arrived meanwhile, up to a bound.

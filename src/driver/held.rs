@@ -37,6 +37,13 @@ impl Obstacle {
 
 /// Says of a stopped table why nothing of it is proven, and what to do.
 pub fn described(stop: &Stop, task: &Task) -> (Reason, String) {
+    if stop.loading {
+        let detail = format!(
+            "a fresh base is being loaded; it was stopped at {}: {}",
+            stop.at, stop.reason
+        );
+        return (Reason::NotRead, detail);
+    }
     let Some(letter) = stop.letter else {
         return (
             Reason::Ddl,
@@ -45,7 +52,8 @@ pub fn described(stop: &Stop, task: &Task) -> (Reason, String) {
     };
     let detail = format!(
         "held at {}: {}; the change is at topic {}, partition {}, offset {}, committed at {}. \
-         Nothing of this table is applied since; the other tables go on",
+         Nothing of this table is applied since; the other tables go on. Mend the target, and \
+         `rowproof resync` loads it anew",
         stop.at,
         stop.reason,
         topic(task),

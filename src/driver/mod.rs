@@ -1,5 +1,6 @@
 //! The driver: carries out what the machines decide, against the real servers.
 
+mod base_desk;
 mod batch;
 mod check;
 mod chunk_read;
@@ -7,6 +8,7 @@ mod copies;
 mod definitions;
 mod filter;
 mod follow;
+mod fresh_base;
 mod held;
 mod lease;
 mod link;

@@ -13,6 +13,21 @@ pub struct Followed {
     pub base: CommitTs,
     /// Why and when following ended. A stopped table is `Unproven`, never silently behind.
     pub stopped: Option<Stop>,
+    /// Whether the table has a fresh base that no fence speaks of yet. All changes of it above the
+    /// base go into the first batch, also those that earlier fences of the other tables passed.
+    pub joins: bool,
+}
+
+impl Followed {
+    /// Follows a table from its base on.
+    pub fn new(table: Arc<Table>, base: CommitTs) -> Followed {
+        Followed {
+            table,
+            base,
+            stopped: None,
+            joins: false,
+        }
+    }
 }
 
 /// The end of following a table, and of no other: the batch that ends it records that in its own
@@ -26,6 +41,8 @@ pub struct Stop {
     /// The change that can never be applied, of a table that is *held* because of one. It stays in
     /// the feed, and its place in the record; none of a table that a DDL stopped.
     pub letter: Option<Origin>,
+    /// Whether a fresh base is being loaded, which ends the stop.
+    pub loading: bool,
 }
 
 impl Stop {
@@ -35,6 +52,7 @@ impl Stop {
             at,
             reason: reason.into(),
             letter: None,
+            loading: false,
         }
     }
 

@@ -49,6 +49,7 @@ impl Assembly {
     /// # Errors
     /// If it fits neither into memory nor on the disk.
     pub fn push(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
+        self.skip(partition, offset);
         let position = Position { partition, offset };
         match message {
             Message::Row(row) if row.commit_ts > self.applied => {
@@ -58,8 +59,12 @@ impl Assembly {
             Message::Row(_) | Message::Ddl(_) => {}
             Message::Watermark(ts) => self.watermarks.observe(partition, ts),
         }
-        self.next_offsets[partition] = self.next_offsets[partition].max(offset + 1);
         Ok(())
+    }
+
+    /// Passes over a message of the record at `offset` of a partition that is to be discarded.
+    pub fn skip(&mut self, partition: usize, offset: i64) {
+        self.next_offsets[partition] = self.next_offsets[partition].max(offset + 1);
     }
 
     /// Returns the bytes of the rows that wait.

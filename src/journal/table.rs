@@ -289,27 +289,17 @@ fn verdict_now(
         },
         // INV-5: what was repaired is unproven until a later fence reads it.
         (_, Some(_)) => Verdict::unproven(Reason::NotRead, "repaired, and not read again since"),
-        (
-            Verdict::Equal {
-                fence,
-                how: How::Read,
-            },
-            None,
-        ) => match proven {
+        (Verdict::Equal { fence, how }, None) => match proven {
             Some(proven) if proven.w > fence.w => Verdict::Equal {
                 fence: proven,
                 how: How::Carried,
             },
-            _ => Verdict::Equal {
-                fence,
-                how: How::Read,
-            },
+            _ => Verdict::Equal { fence, how },
         },
         (Verdict::Different { .. }, None) => Verdict::unproven(
             Reason::NotRead,
             "every row that differed has been read equal since; check reads the whole table",
         ),
-        (equal, None) => equal,
     }
 }
 

@@ -7,11 +7,7 @@ use crate::schema::testing::integer_table;
 
 fn follow() -> Follow {
     let table = Arc::new(integer_table("s", "t"));
-    let followed = Followed {
-        table: Arc::clone(&table),
-        base: 10,
-        stopped: None,
-    };
+    let followed = Followed::new(Arc::clone(&table), 10);
     let row = FenceRow {
         state: FenceState::Complete,
         w: 10,
@@ -165,11 +161,7 @@ fn a_change_that_cannot_be_carried_stops_its_table_right_before_it() {
 fn two_tables() -> Follow {
     let mut follow = follow();
     let other = Arc::new(integer_table("s", "other"));
-    let followed = Followed {
-        table: Arc::clone(&other),
-        base: 10,
-        stopped: None,
-    };
+    let followed = Followed::new(Arc::clone(&other), 10);
     follow.tables.insert(other.name.clone(), followed);
     follow
 }
