@@ -46,7 +46,11 @@ impl BaseDesk {
         self.looked = Some(Instant::now());
         match &self.loading {
             Some(loading) if loading.is_finished() => {
-                let ends = self.finish().await?;
+                let ends = match self.finish().await {
+                    // Following is about to end too.
+                    Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
+                    ends => ends?,
+                };
                 for end in &ends {
                     if let Some(failure) = &end.failure {
                         follow.note_base(&end.name, Some(failure));

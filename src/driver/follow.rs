@@ -181,6 +181,13 @@ impl Following {
             status.batches += 1;
             status.changes += batch.changes as u64;
         });
+        // What appeared without a base of its own gets one.
+        let is_unknown = |name: &&TableName| follow.tables()[*name].table.columns.is_empty();
+        for name in batch.stopped.iter().filter(is_unknown) {
+            self.journal
+                .request_bases(std::slice::from_ref(name))
+                .await?;
+        }
         // The proof reads both sides by key: the images are done with.
         batch.parts.iter_mut().for_each(Part::forget_images);
         let job = ProofJob { fence, batch };

@@ -352,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn inv_2_a_table_with_a_fresh_base_is_carried_from_its_own_fence_on() {
+        let equal = |fence| Verdict::Equal {
+            fence,
+            how: How::Carried,
+        };
+        // An older proven fence, as a status that is a moment old may show, says nothing of it.
+        assert_eq!(verdict_now(equal(NEW), Some(OLD), 0, 0, None), equal(NEW));
+        let newer = Fence { w: 3, s: 3 };
+        assert_eq!(
+            verdict_now(equal(NEW), Some(newer), 0, 0, None),
+            equal(newer)
+        );
+    }
+
+    #[test]
     fn inv_2_a_held_table_says_so_whatever_was_known_of_it_before() {
         let held = Verdict::unproven(Reason::Held, "error 1062");
         assert_eq!(verdict_now(held.clone(), Some(NEW), 2, 0, Some(OLD)), held);

@@ -249,3 +249,39 @@ fn a_damaged_message_before_a_ddl_holds_its_table_before_the_ddl() {
     );
     assert_eq!((batch.stopped.len(), row_count(&batch)), (1, 1));
 }
+
+#[test]
+fn inv_1_a_table_joins_at_its_base_or_later_and_takes_nothing_from_below_it() {
+    let mut tables = two_tables().tables;
+    let name = TableName::new("s", "t");
+    let joining = tables.get_mut(&name).expect("it");
+    joining.base = 30;
+    joining.joins = true;
+    let row = FenceRow {
+        state: FenceState::Complete,
+        w: 20,
+        next_w: 20,
+        offsets: vec![0],
+    };
+    let mut follow = Follow::new(20, vec![0], &row, tables, spill(1 << 20));
+    let early = vec![
+        of_other(insert(15, 1)),
+        insert(25, 1),
+        of_other(insert(25, 2)),
+        Message::Ddl(ddl(26)),
+        Message::Watermark(30),
+    ];
+    for (offset, message) in (0..).zip(early) {
+        push(&mut follow, offset, message);
+    }
+    assert!(take(&mut follow, |_| true).is_none(), "a fence at 29");
+    push(&mut follow, 5, insert(31, 3));
+    push(&mut follow, 6, Message::Watermark(40));
+    take(&mut follow, |_| true).expect("a stretch");
+    let batch = finish(&mut follow);
+    assert_eq!((batch.from, batch.to, row_count(&batch)), (20, 39, 2));
+    assert_eq!(
+        (batch.joined.as_slice(), batch.stopped.len()),
+        (&[name][..], 0)
+    );
+}
