@@ -112,6 +112,11 @@ impl Feed {
         })
     }
 
+    /// Returns the first topic, whose name old records lack.
+    pub fn topic(&self) -> &str {
+        self.task.topic()
+    }
+
     /// Returns from where each partition is read next.
     pub fn offsets(&self) -> &Offsets {
         &self.offsets
@@ -134,6 +139,17 @@ impl Feed {
             .places()
             .map(|(topic, partition, _)| self.bounds(topic, partition))
             .collect()
+    }
+
+    /// Tells whether everything from these offsets on is still there.
+    pub async fn holds(&self, offsets: &Offsets) -> Result<bool> {
+        for (topic, partition, offset) in offsets.places() {
+            let is_known = self.offsets.number(topic, partition).is_some();
+            if !is_known || offset < self.bounds(topic, partition)?.0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Begins reading at offsets that were kept. Topics that are not among them are read from their

@@ -5,6 +5,7 @@ mod diff;
 mod migrate;
 mod precheck;
 mod repair;
+mod resync;
 mod serve;
 mod status;
 
@@ -33,6 +34,7 @@ enum Command {
     Check(check::Check),
     Diff(diff::Diff),
     Repair(repair::Repair),
+    Resync(resync::Resync),
     Status(status::StatusCommand),
     Serve(serve::Serve),
 }
@@ -71,6 +73,7 @@ impl Cli {
             Command::Check(command) => command.run().await,
             Command::Diff(command) => command.run().await,
             Command::Repair(command) => command.run().await,
+            Command::Resync(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Serve(command) => command.run().await,
         }

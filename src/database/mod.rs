@@ -7,6 +7,7 @@
 mod catalog;
 mod failure;
 mod features;
+mod fresh_base;
 mod oceanbase;
 mod record;
 mod scan;
@@ -17,6 +18,7 @@ mod view;
 
 pub use catalog::{Catalog, collations};
 pub use features::show_create;
+pub use fresh_base::FreshBase;
 pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
 pub use scan::{

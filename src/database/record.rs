@@ -3,16 +3,16 @@
 use super::{Session, newest_fence};
 use crate::apply::text_literal;
 use crate::chunk::{Chunk, Range};
-use crate::engine::Stop;
+use crate::engine::{Letter, Stop};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, Offsets, Origin, Position};
-use crate::fence::{FenceRow, record_schema};
+use crate::feed::{CommitTs, Offsets};
+use crate::fence::{FenceRow, Scn, record_schema};
 use crate::schema::{Table, TableName};
 
 /// Access to the record of one task.
 #[derive(Clone, Debug)]
 pub struct Record {
-    task: String,
+    pub(super) task: String,
 }
 
 /// What is kept of a task as a whole.
@@ -310,14 +310,27 @@ impl Record {
         session.text(sql).await.map(|_| ())
     }
 
-    /// Reads the tables of the task.
+    /// Reads the tables of the task as they stand now.
     pub async fn followed(&self, session: &mut Session) -> Result<Vec<FollowedRow>> {
+        self.followed_as_of(session, None).await
+    }
+
+    /// Reads the tables of the task as they stood at a snapshot: a fence speaks only of those that
+    /// were followed when it was made.
+    pub async fn followed_as_of(
+        &self,
+        session: &mut Session,
+        snapshot: Option<Scn>,
+    ) -> Result<Vec<FollowedRow>> {
+        let at = snapshot.map_or_else(String::new, |scn| format!("AS OF SNAPSHOT {scn}"));
         let sql = format!(
             "SELECT f.table_schema, f.table_name, f.base, f.model, f.stopped_at, f.reason, \
-             d.commit_ts, d.feed_partition, d.feed_offset \
-             FROM rowproof.followed_table f LEFT JOIN rowproof.dead_letter d \
+             d.commit_ts, d.topic, d.feed_partition, d.feed_offset, b.state \
+             FROM rowproof.followed_table {at} f LEFT JOIN rowproof.dead_letter d \
              ON d.task = f.task AND d.table_schema = f.table_schema \
-             AND d.table_name = f.table_name WHERE f.task = '{}' ORDER BY 1, 2",
+             AND d.table_name = f.table_name LEFT JOIN rowproof.fresh_base b \
+             ON b.task = f.task AND b.table_schema = f.table_schema \
+             AND b.table_name = f.table_name WHERE f.task = '{}' ORDER BY 1, 2",
             self.task
         );
         let rows = session.texts(sql).await?;
@@ -332,25 +345,23 @@ impl Record {
         table: &Table,
         base: CommitTs,
     ) -> Result<()> {
-        let model = serde_json::to_string(table).expect("a table is JSON");
         let sql = format!(
             "INSERT IGNORE INTO rowproof.followed_table \
              (task, table_schema, table_name, base, model) VALUES ('{}', {}, {}, {base}, {})",
             self.task,
             text_literal(table.name.schema.as_bytes()),
             text_literal(table.name.table.as_bytes()),
-            text_literal(model.as_bytes())
+            model_literal(table)
         );
         session.execute(sql).await.map(|_| ())
     }
 
     /// Replaces the definition by which a table is followed.
     pub async fn set_model(&self, session: &mut Session, table: &Table) -> Result<()> {
-        let model = serde_json::to_string(table).expect("a table is JSON");
         let sql = format!(
             "UPDATE rowproof.followed_table SET model = {} \
              WHERE task = '{}' AND table_schema = {} AND table_name = {}",
-            text_literal(model.as_bytes()),
+            model_literal(table),
             self.task,
             text_literal(table.name.schema.as_bytes()),
             text_literal(table.name.table.as_bytes())
@@ -365,7 +376,6 @@ impl Record {
         session: &mut Session,
         table: &TableName,
         stop: &Stop,
-        topic: &str,
     ) -> Result<()> {
         let (at, reason) = (stop.at, text_literal(stop.reason.as_bytes()));
         let sql = format!(
@@ -378,7 +388,7 @@ impl Record {
             text_literal(table.table.as_bytes())
         );
         session.execute(sql).await?;
-        let Some(letter) = stop.letter else {
+        let Some(letter) = &stop.letter else {
             return Ok(());
         };
         let sql = format!(
@@ -388,9 +398,9 @@ impl Record {
             text_literal(table.schema.as_bytes()),
             text_literal(table.table.as_bytes()),
             letter.commit_ts,
-            text_literal(topic.as_bytes()),
-            letter.position.partition,
-            letter.position.offset
+            text_literal(letter.topic.as_bytes()),
+            letter.partition,
+            letter.offset
         );
         session.execute(sql).await.map(|_| ())
     }
@@ -463,26 +473,31 @@ fn followed_of(row: Vec<Option<String>>) -> Result<FollowedRow> {
 
 /// Reads where and why following ended; the outer option is none of a damaged record.
 fn stop_of(cells: &[Option<String>]) -> Option<Option<Stop>> {
-    let [at, reason, commit_ts, partition, offset] = cells else {
+    let [at, reason, commit_ts, topic, partition, offset, base] = cells else {
         return None;
     };
     let Some(at) = at else {
         return Some(None);
     };
     let mut stop = Stop::new(at.parse().ok()?, reason.clone().unwrap_or_default());
+    stop.loading = base.is_some();
     if let (Some(commit_ts), Some(partition), Some(offset)) = (commit_ts, partition, offset) {
-        stop.letter = Some(Origin {
+        stop.letter = Some(Letter {
             commit_ts: commit_ts.parse().ok()?,
-            position: Position {
-                partition: partition.parse().ok()?,
-                offset: offset.parse().ok()?,
-            },
+            topic: topic.clone().unwrap_or_default(),
+            partition: partition.parse().ok()?,
+            offset: offset.parse().ok()?,
         });
     }
     Some(Some(stop))
 }
 
-fn offsets_literal(offsets: &Offsets) -> String {
+pub(super) fn model_literal(table: &Table) -> String {
+    let model = serde_json::to_string(table).expect("a table is JSON");
+    text_literal(model.as_bytes())
+}
+
+pub(super) fn offsets_literal(offsets: &Offsets) -> String {
     let text = serde_json::to_string(offsets).expect("names and numbers");
     text_literal(text.as_bytes())
 }
@@ -495,7 +510,7 @@ fn lost_lease() -> Error {
     .advise("run one instance of a task at a time; this one has stopped and wrote nothing more")
 }
 
-fn damaged(table: &str) -> Error {
+pub(super) fn damaged(table: &str) -> Error {
     Error::new(
         ErrorKind::Broken,
         format!("rowproof.{table} on the target is damaged"),

@@ -3,7 +3,7 @@
 use super::copies::{Adjustment, Wanted};
 use super::crew::{Crew, Statement};
 use super::follow::{APPLIER_SLOT, Following};
-use super::held::{Obstacle, topic};
+use super::held::Obstacle;
 use super::link::Link;
 use super::sourced::Sourced;
 use crate::apply::{delete_keys, insert_rows};
@@ -59,11 +59,15 @@ impl Following {
             let crew = (!whole).then_some(crew);
             self.write(follow, batch, (source, target, crew), suspects)
                 .await?;
+            for name in &batch.joined {
+                let followed = &follow.tables()[name];
+                self.record
+                    .join_followed(target, &followed.table, followed.base)
+                    .await?;
+            }
             for name in &batch.stopped {
                 if let Some(stop) = &follow.tables()[name].stopped {
-                    self.record
-                        .stop_followed(target, name, stop, topic(&self.task))
-                        .await?;
+                    self.record.stop_followed(target, name, stop).await?;
                 }
             }
             self.record.set_fence(target, &complete).await?;

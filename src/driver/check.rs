@@ -244,7 +244,9 @@ impl Plan {
         let list_target = async {
             let existing = Catalog::read(target, &task.scope).await?;
             let known = collations(target).await?;
-            let followed = Record::new(&task.name).followed(target).await?;
+            let followed = Record::new(&task.name)
+                .followed_as_of(target, Some(fence.s))
+                .await?;
             Ok((existing, known, followed))
         };
         let (wanted, listed) = tokio::join!(Catalog::read(source, &task.scope), list_target);
@@ -288,7 +290,7 @@ impl Plan {
                         ..
                     }),
                     _,
-                ) => Some(described(stop, task)),
+                ) => Some(described(stop)),
                 (_, None) => Some((Reason::Schema, "the target has no such table".to_owned())),
                 (None, _) => Some((
                     Reason::Unsupported,
@@ -489,7 +491,7 @@ impl Checking {
                     if error.kind() == ErrorKind::Expired && refences > 0 {
                         refences -= 1;
                         fence = self.refence(links, fence).await?;
-                        self.assert_followed(links, &work.table.name).await?;
+                        self.assert_followed(links, &work.table.name, fence).await?;
                         // The rows in hand were read at the old fence: the walk goes back to them.
                         if let Some((chunk, _)) = ahead.take() {
                             walk.rewind_to(&chunk);
@@ -587,9 +589,14 @@ impl Checking {
 
     /// Asserts that the table is still followed: at a newer fence a stopped one is not what the
     /// source holds there.
-    async fn assert_followed(&self, links: &mut Links, name: &TableName) -> Result<()> {
+    async fn assert_followed(
+        &self,
+        links: &mut Links,
+        name: &TableName,
+        fence: Fence,
+    ) -> Result<()> {
         let followed = Record::new(&self.task.name)
-            .followed(links.target.session().await?)
+            .followed_as_of(links.target.session().await?, Some(fence.s))
             .await?;
         let stopped = followed
             .into_iter()
@@ -597,7 +604,7 @@ impl Checking {
             .and_then(|row| row.stopped);
         match stopped {
             Some(stop) => {
-                let (_, what) = described(&stop, &self.task);
+                let (_, what) = described(&stop);
                 Err(Error::new(ErrorKind::SchemaChanged, what))
             }
             None => Ok(()),

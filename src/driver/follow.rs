@@ -1,5 +1,6 @@
 //! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
 
+use super::base_desk::BaseDesk;
 use super::crew::Crew;
 use super::held::Obstacle;
 use super::lease::Lease;
@@ -60,13 +61,30 @@ pub struct Following {
     pub stop: CancellationToken,
 }
 
+/// Why following ended in order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// A fresh base is loaded: following begins again where the feed shows what it lacks.
+    BaseLoaded,
+}
+
 impl Following {
-    /// Follows until it is told to stop.
+    /// Follows until it is told to stop, or a fresh base is loaded; `begun` are those that a crash
+    /// interrupted.
     ///
     /// # Errors
     /// If the feed or the target fails for good, or another instance takes over.
-    pub async fn run(self, mut feed: Feed, mut follow: Follow, offsets: &Offsets) -> Result<()> {
+    pub async fn run(
+        self,
+        mut feed: Feed,
+        mut follow: Follow,
+        offsets: &Offsets,
+        begun: Vec<TableName>,
+    ) -> Result<Ended> {
         feed.seek(offsets).await?;
+        let mut desk = BaseDesk::new(begun, &self.stop);
         let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
         let ahead = Reader {
             claims: Claims::of(&self.task, follow.applied())?,
@@ -84,11 +102,16 @@ impl Following {
         let result = loop {
             arrived.clear();
             let received = tokio::select! {
-                () = self.stop.cancelled() => break Ok(()),
+                () = self.stop.cancelled() => break Ok(Ended::Stopped),
                 received = inbox.recv_many(&mut arrived, RECORDS_AHEAD) => received,
             };
             if received == 0 {
-                break Ok(());
+                break Ok(Ended::Stopped);
+            }
+            match desk.look(&self, &mut follow).await {
+                Ok(true) => break Ok(Ended::BaseLoaded),
+                Ok(false) => {}
+                Err(error) => break Err(error),
             }
             if let Err(error) = self.take_in(&mut follow, &mut arrived, &mut inbox) {
                 break Err(error);
@@ -104,10 +127,12 @@ impl Following {
             }
         };
         drop(inbox);
+        let closed = desk.close().await;
         let read = reader
             .await
             .map_err(|_| super::migrate::panicked("the reader of the feed"))?;
-        result.and(read)
+        let ended = result?;
+        closed.and(read).map(|()| ended)
     }
 
     /// Takes in what has arrived and what arrived meanwhile, up to a bound.
@@ -174,6 +199,13 @@ impl Following {
             status.batches += 1;
             status.changes += batch.changes as u64;
         });
+        // What appeared without a base of its own gets one.
+        let is_unknown = |name: &&TableName| follow.tables()[*name].table.columns.is_empty();
+        for name in batch.stopped.iter().filter(is_unknown) {
+            self.journal
+                .request_bases(std::slice::from_ref(name))
+                .await?;
+        }
         // The proof reads both sides by key: the images are done with.
         batch.parts.iter_mut().for_each(Part::forget_images);
         let job = ProofJob { fence, batch };

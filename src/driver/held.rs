@@ -6,7 +6,6 @@ use crate::error::Error;
 use crate::feed::{FoldedTable, Origin};
 use crate::proof::Reason;
 use crate::schema::TableName;
-use crate::task::Task;
 
 /// An error that kept a batch from being applied, and the table whose statement met it.
 #[derive(Debug)]
@@ -36,8 +35,15 @@ impl Obstacle {
 }
 
 /// Says of a stopped table why nothing of it is proven, and what to do.
-pub fn described(stop: &Stop, task: &Task) -> (Reason, String) {
-    let Some(letter) = stop.letter else {
+pub fn described(stop: &Stop) -> (Reason, String) {
+    if stop.loading {
+        let detail = format!(
+            "a fresh base is being loaded; it was stopped at {}: {}",
+            stop.at, stop.reason
+        );
+        return (Reason::NotRead, detail);
+    }
+    let Some(letter) = &stop.letter else {
         return (
             Reason::Ddl,
             format!("stopped at {}: {}", stop.at, stop.reason),
@@ -45,18 +51,9 @@ pub fn described(stop: &Stop, task: &Task) -> (Reason, String) {
     };
     let detail = format!(
         "held at {}: {}; the change is at topic {}, partition {}, offset {}, committed at {}. \
-         Nothing of this table is applied since; the other tables go on",
-        stop.at,
-        stop.reason,
-        topic(task),
-        letter.position.partition,
-        letter.position.offset,
-        letter.commit_ts
+         Nothing of this table is applied since; the other tables go on. Mend the target, and \
+         `rowproof resync` loads it anew",
+        stop.at, stop.reason, letter.topic, letter.partition, letter.offset, letter.commit_ts
     );
     (Reason::Held, detail)
-}
-
-/// Returns the name of the topic in which dead letters are found again.
-pub fn topic(task: &Task) -> &str {
-    task.feed.as_ref().map_or("", |feed| feed.topic())
 }

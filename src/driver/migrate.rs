@@ -1,7 +1,7 @@
 //! The migration from beginning to end, resumable at any moment.
 
 use super::chunk_read::Spare;
-use super::follow::{APPLIER_SLOT, Following};
+use super::follow::{APPLIER_SLOT, Ended, Following};
 use super::lease::{Lease, StateLock};
 use super::link::Links;
 use super::load::Load;
@@ -14,13 +14,13 @@ use crate::database::{Catalog, Record, Session, TaskRow, collations, current_ts,
 use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Offsets, Spill};
-use crate::fence::{Fence, FenceRow, FenceState};
-use crate::journal::{FoundBy, Journal, Phase, TableRow};
+use crate::fence::{BaseState, Fence, FenceRow, FenceState};
+use crate::journal::{FoundBy, Journal, Phase, Status, TableRow};
 use crate::proof::{Counts, How, Reason, TableProof, Verdict};
 use crate::schema::{Table, TableName};
 use crate::task::Task;
 use crate::web;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -118,6 +118,15 @@ pub async fn migrate(
         tables: run.journal.tables().await?,
         proven,
     })
+}
+
+/// Where following begins.
+struct Start {
+    follow: Follow,
+    /// For each partition the offset from which the feed is read.
+    offsets: Offsets,
+    /// The tables whose fresh bases are still to be loaded.
+    begun: Vec<TableName>,
 }
 
 /// One run of a migration.
@@ -407,12 +416,57 @@ impl Run {
             return Ok(());
         };
         let asked = current_ts(links.source.session().await?).await?;
-        let feed = Feed::connect(feed_task).await?;
-        let (follow, offsets) = self.resume(record, links, feed_task.topic()).await?;
+        self.request_unknown(record, links).await?;
+        loop {
+            let feed = Feed::connect(feed_task).await?;
+            let ended = self.follow_on(
+                record,
+                links,
+                lease,
+                feed,
+                until.map(|until| (until, asked)),
+            );
+            if ended.await? == Ended::Stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks for a base of the tables that appeared while others were followed and have none.
+    async fn request_unknown(&self, record: &Record, links: &mut Links) -> Result<()> {
+        let target = links.target.session().await?;
+        for row in record.followed(target).await? {
+            if row.table.is_none() && row.stopped.is_some() && self.task.scope.contains(&row.name) {
+                self.journal.request_bases(&[row.name]).await?;
+            }
+        }
+        let mut asked: BTreeSet<TableName> =
+            self.journal.base_requests().await?.into_iter().collect();
+        let begun = record.fresh_bases(target).await?;
+        asked.extend(begun.into_iter().map(|base| base.table.name));
+        self.status.begin_bases(&asked);
+        Ok(())
+    }
+
+    /// Follows until it is told to stop, or must begin again for a fresh base.
+    async fn follow_on(
+        &self,
+        record: &Record,
+        links: &mut Links,
+        lease: Lease,
+        feed: Feed,
+        until: Option<(Until, CommitTs)>,
+    ) -> Result<Ended> {
+        let Start {
+            follow,
+            offsets,
+            begun,
+        } = self.resume(record, links, &feed).await?;
         let stop = self.stop.child_token();
         let (jobs, queue) = mpsc::channel(BATCHES_AHEAD);
         let prover = Prover {
             task: self.task.clone(),
+            record: record.clone(),
             journal: self.journal.clone(),
             digest_key: self.journal.digest_key().await?,
             status: self.status.clone(),
@@ -428,12 +482,7 @@ impl Run {
             proofs: jobs,
             stop: stop.clone(),
         };
-        let watcher = tokio::spawn(stop_when_reached(
-            self.status.clone(),
-            until,
-            asked,
-            stop.clone(),
-        ));
+        let watcher = tokio::spawn(stop_when_reached(self.status.clone(), until, stop.clone()));
         // The prover proves what was applied before it ends, so that a stopped migration leaves
         // nothing unproven; when it fails, following stops with it.
         let prover = async {
@@ -441,18 +490,13 @@ impl Run {
             stop.cancel();
             result
         };
-        let (followed, proven) = tokio::join!(following.run(feed, follow, &offsets), prover);
+        let (followed, proven) = tokio::join!(following.run(feed, follow, &offsets, begun), prover);
         watcher.abort();
         proven.and(followed)
     }
 
-    /// Takes up following where it was last proven.
-    async fn resume(
-        &self,
-        record: &Record,
-        links: &mut Links,
-        topic: &str,
-    ) -> Result<(Follow, Offsets)> {
+    /// Takes up following where it was last proven, or earlier for the sake of tables that join.
+    async fn resume(&self, record: &Record, links: &mut Links, feed: &Feed) -> Result<Start> {
         let target = links.target.session().await?;
         let row = record.fence(target).await?.ok_or_else(|| {
             Error::new(ErrorKind::Broken, "INV-3: the target's fence row is gone")
@@ -472,15 +516,61 @@ impl Run {
             Some((proven, offsets)) => (proven.w, offsets),
             None => (row.w, row.offsets.clone()),
         };
-        let offsets = offsets.named(topic);
-        let tables = self.followed_tables(record, target, row.w).await?;
+        let mut offsets = offsets.named(feed.topic());
+        let mut tables = self.followed_tables(record, target, row.w).await?;
+        let begun = self
+            .join_bases(record, target, feed, &mut tables, &mut offsets)
+            .await?;
         let spill = Spill {
             dir: self.task.state_dir.clone(),
             memory_bytes: FEED_MEMORY_BYTES,
         };
         let zone = self.task.feed_zone();
         let follow = Follow::new(proven, offsets.clone(), &row, tables, zone, spill);
-        Ok((follow, offsets))
+        Ok(Start {
+            follow,
+            offsets,
+            begun,
+        })
+    }
+
+    /// Has the tables join whose fresh bases are loaded: the feed is read from where it shows all that
+    /// came since. Returns the tables whose bases are still to be loaded.
+    async fn join_bases(
+        &self,
+        record: &Record,
+        target: &mut Session,
+        feed: &Feed,
+        tables: &mut BTreeMap<TableName, Followed>,
+        offsets: &mut Offsets,
+    ) -> Result<Vec<TableName>> {
+        let mut begun = Vec::new();
+        for mut base in record.fresh_bases(target).await? {
+            let name = base.table.name.clone();
+            let stopped = tables.get(&name).and_then(|of| of.stopped.as_ref());
+            let over = base.state == BaseState::Joined && stopped.is_some();
+            if over || !self.task.scope.contains(&name) {
+                // What a fence speaks of was stopped again, or is no longer wanted.
+                record.end_base(target, &name).await?;
+                self.status.end_base(&name);
+            } else if !base.state.is_loaded() {
+                begun.push(name);
+            } else if !feed.holds(&base.offsets).await? {
+                let reason = "Kafka no longer holds what came since the fresh base";
+                self.journal
+                    .withdraw(&name, base.base, Reason::NotRead, reason)
+                    .await?;
+                self.journal.request_bases(&[name]).await?;
+                record.end_base(target, &base.table.name).await?;
+            } else {
+                self.task.scope.set_policies(&mut base.table);
+                let mut followed = Followed::new(Arc::new(base.table), base.base);
+                followed.joins = true;
+                tables.insert(name, followed);
+                offsets.go_back_to(&base.offsets);
+            }
+        }
+        Ok(begun)
     }
 
     /// Reads the tables with the definitions by which they were made; a table that has changed since
@@ -497,7 +587,7 @@ impl Run {
             let mut stopped = row.stopped;
             if stopped.is_none() && !self.task.scope.contains(&row.name) {
                 let stop = Stop::new(at, "it was taken out of scope");
-                record.stop_followed(target, &row.name, &stop, "").await?;
+                record.stop_followed(target, &row.name, &stop).await?;
                 stopped = Some(stop);
             }
             let mut table = row
@@ -513,14 +603,9 @@ impl Run {
                     .await?;
                 record.set_model(target, &table).await?;
             }
-            tables.insert(
-                row.name,
-                Followed {
-                    table: Arc::new(table),
-                    base: row.base,
-                    stopped,
-                },
-            );
+            let mut followed = Followed::new(Arc::new(table), row.base);
+            followed.stopped = stopped;
+            tables.insert(row.name, followed);
         }
         Ok(tables)
     }
@@ -538,18 +623,17 @@ async fn watch(keeper: JoinHandle<Result<()>>) -> Result<()> {
 /// Stops following when the wanted state is reached.
 async fn stop_when_reached(
     status: StatusBoard,
-    until: Option<Until>,
-    asked: CommitTs,
+    until: Option<(Until, CommitTs)>,
     stop: CancellationToken,
 ) {
-    if until != Some(Until::CaughtUp) {
+    let Some((Until::CaughtUp, asked)) = until else {
         return;
-    }
-    while status
-        .snapshot()
-        .proven
-        .is_none_or(|proven| proven.w < asked)
-    {
+    };
+    let is_reached = |status: Status| {
+        let proven = status.proven.is_some_and(|proven| proven.w >= asked);
+        proven && status.fresh_bases.is_empty()
+    };
+    while !is_reached(status.snapshot()) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     stop.cancel();

@@ -1,6 +1,7 @@
 //! The driver: carries out what the machines decide, against the real servers.
 
 mod adopt;
+mod base_desk;
 mod batch;
 mod check;
 mod chunk_read;
@@ -8,6 +9,7 @@ mod copies;
 mod crew;
 mod definitions;
 mod follow;
+mod fresh_base;
 mod held;
 mod lease;
 mod link;

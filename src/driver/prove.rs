@@ -2,21 +2,23 @@
 
 use super::chunk_read::{Findings, Moment, Spare, compare_rows};
 use super::copies::{ROWS_PER_QUERY, Wanted};
+use super::fresh_base::BaseProof;
 use super::held::described;
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
 use crate::apply::lookup_condition;
 use crate::chunk::CHUNK_BYTES_MAX;
-use crate::database::{source_scan, target_scan};
+use crate::database::{Record, source_scan, target_scan};
 use crate::engine::Batch;
 use crate::error::{ErrorKind, Result};
 use crate::feed::{FoldedRow, FoldedTable};
-use crate::fence::Fence;
+use crate::fence::{BaseState, Fence};
 use crate::journal::{BatchRow, FoundBy, Journal, now_ms};
 use crate::proof::{Comparison, DifferenceKind, Reason};
 use crate::row::{DigestKey, Rows};
-use crate::schema::Table;
+use crate::schema::{Table, TableName};
 use crate::task::Task;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -40,6 +42,8 @@ pub struct ProofJob {
 pub struct Prover {
     /// The task.
     pub task: Task,
+    /// rowproof's record on the target.
+    pub record: Record,
     /// The journal.
     pub journal: Journal,
     /// The key of the row digests.
@@ -57,24 +61,68 @@ impl Prover {
     pub async fn run(self, mut jobs: mpsc::Receiver<ProofJob>) -> Result<()> {
         let mut links = Links::new(&self.task);
         while let Some(mut job) = jobs.recv().await {
-            self.prove(&mut links, &mut job).await?;
+            let withdrawn = self.prove(&mut links, &mut job).await?;
             self.journal
                 .set_proven(job.fence, &job.batch.offsets)
                 .await?;
             self.status.update(|status| status.proven = Some(job.fence));
+            let mut retries = Retries::new();
+            while let Err(error) = self.conclude_bases(&mut links, &job, &withdrawn).await {
+                links.reset();
+                retries.pause(error.at("recording a fresh base")).await?;
+            }
         }
         Ok(())
     }
 
-    async fn prove(&self, links: &mut Links, job: &mut ProofJob) -> Result<()> {
+    /// Gives the tables that a proven batch has joined their verdicts: they were read equal at their
+    /// bases, and what came since is proven up to this fence (INV-2). Only now are their bases done
+    /// with; after a crash before that they join once more.
+    async fn conclude_bases(
+        &self,
+        links: &mut Links,
+        job: &ProofJob,
+        withdrawn: &BTreeSet<TableName>,
+    ) -> Result<()> {
+        if job.batch.joined.is_empty() {
+            return Ok(());
+        }
+        let target = links.target.session().await?;
+        for base in self.record.fresh_bases(target).await? {
+            let name = &base.table.name;
+            if base.state != BaseState::Joined || !job.batch.joined.contains(name) {
+                continue;
+            }
+            let proof = base.proof.as_deref().map(serde_json::from_str::<BaseProof>);
+            if let Some(Ok(proof)) = proof
+                && !withdrawn.contains(name)
+            {
+                let (w, s) = (base.base, 0);
+                self.journal
+                    .close_differences_before(name, Fence { w, s })
+                    .await?;
+                let (verdict, by, w) = (proof.carried(job.fence), FoundBy::Load, job.fence.w);
+                self.journal
+                    .set_table(&base.table, by, &verdict, proof.counts, &proof.digest, w)
+                    .await?;
+            }
+            self.record.end_base(target, name).await?;
+            self.status.end_base(name);
+        }
+        Ok(())
+    }
+
+    /// Proves a batch, and returns the tables of which nothing is proven.
+    async fn prove(&self, links: &mut Links, job: &mut ProofJob) -> Result<BTreeSet<TableName>> {
+        let mut withdrawn: BTreeSet<TableName> = job.batch.unprovable.keys().cloned().collect();
         for (name, stop) in &job.batch.unprovable {
-            let (reason, detail) = described(stop, &self.task);
+            let (reason, detail) = described(stop);
             self.journal
                 .withdraw(name, job.fence.w, reason, &detail)
                 .await?;
         }
         if job.batch.changes == 0 {
-            return Ok(());
+            return Ok(withdrawn);
         }
         let (mut keys, mut differences, mut verdict) = (0, 0, "equal");
         for part in &mut job.batch.parts {
@@ -91,7 +139,10 @@ impl Prover {
                         differences += found;
                         verdict = "different";
                     }
-                    None => verdict = "unproven",
+                    None => {
+                        verdict = "unproven";
+                        withdrawn.insert(folded.table.name.clone());
+                    }
                 }
             }
         }
@@ -104,7 +155,8 @@ impl Prover {
             verdict: verdict.to_owned(),
             at_ms: now_ms(),
         };
-        self.journal.add_batch(&batch).await
+        self.journal.add_batch(&batch).await?;
+        Ok(withdrawn)
     }
 
     /// Proves what a batch did to one table, and returns how many rows differ; none if the table

@@ -138,7 +138,10 @@ impl Repair<'_> {
                 return Ok(());
             };
             after = last.id;
-            let repaired = self.page(table, pass, &rows).await?;
+            let Some(repaired) = self.page(table, pass, &rows).await? else {
+                outcome.stopped_tables += u64::from(pass == Pass::Mend);
+                return Ok(());
+            };
             outcome.repaired += repaired;
             outcome.already_equal += (rows.len() as u64).saturating_sub(repaired);
             if pass == Pass::Mend {
@@ -149,16 +152,24 @@ impl Repair<'_> {
         }
     }
 
-    /// Repairs the rows of one page that still differ, and returns how many those were.
+    /// Repairs the rows of one page that still differ, and returns how many those were; none if the
+    /// table has been stopped meanwhile, and perhaps gets a fresh base. Stopping and joining take the
+    /// applier's slot, so that neither can come in between.
     async fn page(
         &mut self,
         table: &Arc<Table>,
         pass: Pass,
         rows: &[DifferenceRow],
-    ) -> Result<u64> {
+    ) -> Result<Option<u64>> {
         let record = Record::new(&self.task.name);
         let target = self.links.target.session().await?;
         let w = lock_at_fence(self.task, &record, target).await?;
+        let followed = record.followed(target).await?;
+        let stopped = |of: &FollowedRow| of.name == table.name && of.stopped.is_some();
+        if followed.iter().any(stopped) {
+            target.execute("ROLLBACK").await?;
+            return Ok(None);
+        }
         let at = Moment {
             task: &self.task.name,
             w,
@@ -170,7 +181,7 @@ impl Repair<'_> {
         };
         let target = self.links.target.session().await?;
         target.execute("COMMIT").await?;
-        Ok(repaired)
+        Ok(Some(repaired))
     }
 
     /// Brings the rows of some keys to what the source holds: first every one that differs is

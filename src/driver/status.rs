@@ -1,7 +1,9 @@
 //! What the migration does now, kept for the page and told on the terminal.
 
 use crate::journal::{Journal, Phase, Status, now_ms};
+use crate::schema::TableName;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,19 @@ impl StatusBoard {
     /// Changes the status.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.lock());
+    }
+
+    /// Shows that these tables are loaded anew.
+    pub fn begin_bases(&self, names: &BTreeSet<TableName>) {
+        let names = names.iter().map(ToString::to_string);
+        self.update(|status| status.fresh_bases.extend(names));
+    }
+
+    /// Shows that a table is no longer loaded anew.
+    pub fn end_base(&self, name: &TableName) {
+        self.update(|status| {
+            status.fresh_bases.remove(&name.to_string());
+        });
     }
 
     /// Returns a copy of the status.

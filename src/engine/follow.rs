@@ -1,6 +1,6 @@
 //! Following the source: from the feed's messages to batches, fence by fence.
 
-use super::{Followed, Stop, action};
+use super::{Followed, Letter, Stop, action};
 use crate::error::Result;
 use crate::feed::{
     Assembly, CommitTs, Ddl, Message, Offsets, Origin, Part, RowChange, Spill, Stretch, Zone, fold,
@@ -27,6 +27,9 @@ pub struct Batch {
     pub parts: Vec<Part>,
     /// The tables that this batch stops; to be recorded in its transaction.
     pub stopped: Vec<TableName>,
+    /// The tables that are brought from their fresh bases to the fence by this batch; to be recorded
+    /// in its transaction, before what it stops.
+    pub joined: Vec<TableName>,
     /// The tables that the target refused: of what the batch did to them nothing is written.
     pub refused: BTreeSet<TableName>,
     /// All tables that are stopped, and why: what the source shows of them at the end of the batch
@@ -39,6 +42,9 @@ pub struct Batch {
 pub struct Follow {
     assembly: Assembly,
     at_least: CommitTs,
+    /// The timestamp up to which all tables but those that join are proven: what of them is read
+    /// again at or below it is discarded.
+    floor: CommitTs,
     tables: BTreeMap<TableName, Followed>,
     /// The time zone in which the feed writes TIMESTAMP values.
     zone: Zone,
@@ -47,15 +53,21 @@ pub struct Follow {
     concerned: BTreeSet<TableName>,
     /// The tables in scope of which the stretch has rows.
     touched: BTreeSet<TableName>,
+    /// The tables that the next batch stops, because a fresh base was asked for.
+    given_up: BTreeSet<TableName>,
 }
 
 impl Follow {
-    /// Starts behind the newest proven timestamp, with the feed's offsets there, on a target that
-    /// holds this fence row.
+    /// Starts behind the newest proven timestamp, on a target that holds this fence row, with offsets
+    /// from which the feed shows all that committed later, and of tables that join all that committed
+    /// above their bases.
     ///
     /// What lies between the two was applied before a crash and not yet proven. It is folded again,
     /// to its last images at the end of the first batch: those are never older than what the target
-    /// holds, because that batch ends at the target's fence or later.
+    /// holds, because that batch ends at the target's fence or later. A table that joins is nothing
+    /// else than one whose changes above its base were not applied yet: it makes the first batch begin
+    /// at its base or before, and end at it or later, and behind the target's fence, which says nothing
+    /// of it.
     pub fn new(
         proven: CommitTs,
         offsets: Offsets,
@@ -64,14 +76,23 @@ impl Follow {
         zone: Zone,
         spill: Spill,
     ) -> Self {
+        let bases = tables.values().filter(|of| of.joins).map(|of| of.base);
+        let (mut from, mut at_least) = (proven, row.next_fence_at_least());
+        for base in bases {
+            from = from.min(base);
+            // A fence between the two would find the table ahead of it.
+            at_least = at_least.max(row.next_fence_at_least() + 1).max(base);
+        }
         Follow {
-            assembly: Assembly::new(proven, offsets, spill),
-            at_least: row.next_fence_at_least(),
+            assembly: Assembly::new(from, offsets, spill),
+            at_least,
+            floor: proven,
             tables,
             zone,
             taken: None,
             concerned: BTreeSet::new(),
             touched: BTreeSet::new(),
+            given_up: BTreeSet::new(),
         }
     }
 
@@ -100,7 +121,39 @@ impl Follow {
     /// # Errors
     /// If it fits neither into memory nor on the disk.
     pub fn on_message(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
-        self.assembly.push(partition, offset, message)
+        match &message {
+            Message::Row(row) if row.commit_ts <= self.floor_of(&row.table) => {
+                self.assembly.skip(partition, offset);
+                Ok(())
+            }
+            _ => self.assembly.push(partition, offset, message),
+        }
+    }
+
+    /// Returns the timestamp up to which nothing of a table is to be applied.
+    fn floor_of(&self, name: &TableName) -> CommitTs {
+        match self.tables.get(name) {
+            Some(followed) if followed.joins => followed.base,
+            Some(followed) => followed.base.max(self.floor),
+            None => self.floor,
+        }
+    }
+
+    /// Gives a table up at the end of the next batch, because a fresh base was asked for; what is
+    /// stopped already stays as it is.
+    pub fn give_up(&mut self, name: &TableName) {
+        self.given_up.insert(name.clone());
+    }
+
+    /// Notes that a fresh base of a stopped table is being loaded, or why that ended without one.
+    pub fn note_base(&mut self, name: &TableName, failure: Option<&str>) {
+        let followed = self.tables.get_mut(name);
+        if let Some(stop) = followed.and_then(|followed| followed.stopped.as_mut()) {
+            stop.loading = failure.is_none();
+            if let Some(failure) = failure {
+                stop.reason = failure.to_owned();
+            }
+        }
     }
 
     /// Takes note of a topic that the feed has begun to use.
@@ -139,6 +192,7 @@ impl Follow {
             .iter()
             .filter(|ddl| ddl.action == action::CREATE_TABLE)
             .filter(|ddl| !self.tables.contains_key(&ddl.table))
+            .filter(|ddl| ddl.commit_ts > self.floor)
             .map(|ddl| ddl.table.clone())
             .collect();
         self.concerned = concerned;
@@ -154,14 +208,8 @@ impl Follow {
     /// Adds a table that the stretch created, with the definition that the source has at its end.
     pub fn add_table(&mut self, table: Arc<Table>) {
         let base = self.taken.as_ref().map_or(0, |stretch| stretch.from);
-        self.tables.insert(
-            table.name.clone(),
-            Followed {
-                table,
-                base,
-                stopped: None,
-            },
-        );
+        self.tables
+            .insert(table.name.clone(), Followed::new(table, base));
     }
 
     /// Folds the stretch that is taken into a batch.
@@ -191,13 +239,18 @@ impl Follow {
                 Err(error) => {
                     let at = error.origin.commit_ts.saturating_sub(1);
                     let reason = format!("a change that cannot be carried: {}", error.what);
-                    let stop = Stop::held(at, reason, error.origin);
+                    let stop = Stop::held(at, reason, Letter::of(error.origin, &stretch.offsets));
                     // A DDL that stops the table later is not reached any more.
                     self.stop_again(&error.table, stop, &mut stopped);
                 }
             }
         };
+        for name in std::mem::take(&mut self.given_up) {
+            let stop = Stop::new(stretch.to, "a fresh base was asked for");
+            self.stop(&name, stop, &mut stopped);
+        }
         self.at_least = stretch.to;
+        self.floor = stretch.to;
         Ok(Some(Batch {
             from: stretch.from,
             to: stretch.to,
@@ -207,6 +260,7 @@ impl Follow {
             parts: folded.parts,
             unprovable: self.unprovable(),
             stopped,
+            joined: self.join(),
             refused: BTreeSet::new(),
         }))
     }
@@ -214,10 +268,22 @@ impl Follow {
     /// Holds a table whose rows in this batch the target refuses for good, `letter` among them. The
     /// batch is then applied without them, and is as exact as before for all other tables.
     pub fn hold(&mut self, batch: &mut Batch, name: &TableName, reason: &str, letter: Origin) {
-        let stop = Stop::held(batch.from, reason, letter);
+        let base = self.tables.get(name).map_or(0, |followed| followed.base);
+        let letter = Letter::of(letter, &batch.offsets);
+        let stop = Stop::held(batch.from.max(base), reason, letter);
         self.stop_again(name, stop, &mut batch.stopped);
         batch.refused.insert(name.clone());
         batch.unprovable = self.unprovable();
+    }
+
+    fn join(&mut self) -> Vec<TableName> {
+        let joining = self.tables.iter_mut().filter(|(_, of)| of.joins);
+        joining
+            .map(|(name, followed)| {
+                followed.joins = false;
+                name.clone()
+            })
+            .collect()
     }
 
     fn unprovable(&self) -> BTreeMap<TableName, Stop> {
@@ -260,6 +326,10 @@ impl Follow {
             _ => vec![ddl.table.clone()],
         };
         for name in names {
+            // What a DDL did up to a table's base, the base shows.
+            if ddl.commit_ts <= self.floor_of(&name) {
+                continue;
+            }
             let reason = format!("a DDL that rowproof does not carry yet: {}", ddl.query);
             self.stop(&name, Stop::new(ddl.commit_ts, reason), stopped);
         }
@@ -289,10 +359,9 @@ impl Follow {
     }
 
     fn stop(&mut self, name: &TableName, stop: Stop, stopped: &mut Vec<TableName>) {
-        let followed = self.tables.entry(name.clone()).or_insert_with(|| Followed {
-            table: Arc::new(Table::unknown(name.clone())),
-            base: stop.at,
-            stopped: None,
+        let followed = self.tables.entry(name.clone()).or_insert_with(|| {
+            let unknown = Arc::new(Table::unknown(name.clone()));
+            Followed::new(unknown, stop.at)
         });
         if followed.stopped.is_none() {
             followed.stopped = Some(stop);
@@ -310,5 +379,7 @@ impl Follow {
     }
 }
 
+#[cfg(test)]
+mod crashes;
 #[cfg(test)]
 mod tests;

@@ -6,4 +6,4 @@ mod follow;
 mod stop;
 
 pub use follow::{Batch, Follow};
-pub use stop::{Followed, Stop};
+pub use stop::{Followed, Letter, Stop};

@@ -49,6 +49,7 @@ impl Assembly {
     /// # Errors
     /// If it fits neither into memory nor on the disk.
     pub fn push(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
+        self.skip(partition, offset);
         let position = Position { partition, offset };
         match message {
             // Without its file a claim is a row of which only the handle key is known.
@@ -61,9 +62,13 @@ impl Assembly {
             Message::Row(_) | Message::Claim(_) | Message::Ddl(_) => {}
             Message::Watermark(ts) => self.watermarks.observe(partition, ts),
         }
+        Ok(())
+    }
+
+    /// Passes over a message of the record at `offset` of a partition that is to be discarded.
+    pub fn skip(&mut self, partition: usize, offset: i64) {
         let next = self.next_offsets.at_mut(partition);
         *next = (offset + 1).max(*next);
-        Ok(())
     }
 
     /// Adds a topic that came later; its partitions are numbered behind the others.

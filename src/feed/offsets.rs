@@ -111,6 +111,17 @@ impl Offsets {
         all
     }
 
+    /// Goes back where `earlier` lies before, partition by partition. Topics that only `earlier` has
+    /// are read from their beginning anyway.
+    pub fn go_back_to(&mut self, earlier: &Offsets) {
+        for (topic, partition, offset) in earlier.places() {
+            if let Some(number) = self.number(topic, partition) {
+                let own = self.at_mut(number);
+                *own = offset.min(*own);
+            }
+        }
+    }
+
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut i64> {
         self.topics.iter_mut().flat_map(|(_, offsets)| offsets)
     }

@@ -6,8 +6,10 @@
 //! transaction that brings the target to W; S is the commit number of that row. Any process finds
 //! the newest fence from the row alone.
 
+mod base;
 mod record;
 
+pub use base::BaseState;
 pub use record::{FenceRow, FenceState, record_schema};
 
 use crate::feed::CommitTs;

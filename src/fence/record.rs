@@ -56,7 +56,7 @@ impl FenceRow {
 }
 
 /// Returns the statements that make rowproof's own tables on the target, where they are missing.
-pub fn record_schema() -> [&'static str; 7] {
+pub fn record_schema() -> [&'static str; 8] {
     [
         "CREATE TABLE IF NOT EXISTS rowproof.task (
             task VARCHAR(64) NOT NULL PRIMARY KEY,
@@ -106,6 +106,17 @@ pub fn record_schema() -> [&'static str; 7] {
             reason TEXT NOT NULL,
             PRIMARY KEY (task, table_schema, table_name)
         ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: the change for which a table is held; it commits with the batch that left it out'",
+        "CREATE TABLE IF NOT EXISTS rowproof.fresh_base (
+            task VARCHAR(64) NOT NULL,
+            table_schema VARCHAR(64) NOT NULL,
+            table_name VARCHAR(64) NOT NULL,
+            base BIGINT UNSIGNED NOT NULL COMMENT 'the timestamp as of which the table is loaded afresh',
+            offsets TEXT NOT NULL COMMENT 'end offsets of the topic, noted before the base',
+            state VARCHAR(16) NOT NULL COMMENT 'clearing, loading, joining or joined',
+            model LONGTEXT NOT NULL COMMENT 'the definition at the base, as JSON',
+            proof LONGTEXT NULL COMMENT 'what the load has proven, as JSON',
+            PRIMARY KEY (task, table_schema, table_name)
+        ) DEFAULT CHARSET utf8mb4 COLLATE utf8mb4_bin COMMENT 'rowproof: tables that are loaded afresh while the others are followed'",
         "CREATE TABLE IF NOT EXISTS rowproof.load_chunk (
             task VARCHAR(64) NOT NULL,
             table_schema VARCHAR(64) NOT NULL,

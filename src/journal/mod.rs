@@ -6,6 +6,7 @@
 
 mod definition;
 mod difference;
+mod request;
 mod schema;
 mod status;
 mod table;

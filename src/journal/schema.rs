@@ -1,7 +1,7 @@
 //! The journal's tables.
 
 /// The statements that make the tables, in order; each is harmless where the table exists.
-pub const STATEMENTS: [&str; 12] = [
+pub const STATEMENTS: [&str; 13] = [
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     // One row: what the migration does now, as JSON.
     "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
@@ -34,6 +34,13 @@ pub const STATEMENTS: [&str; 12] = [
         at_ms INTEGER NOT NULL,
         repaired INTEGER NOT NULL DEFAULT 0,
         UNIQUE (table_schema, table_name, key)
+    )",
+    // Tables for which a fresh base is asked for.
+    "CREATE TABLE IF NOT EXISTS base_request (
+        table_schema TEXT NOT NULL,
+        table_name TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        PRIMARY KEY (table_schema, table_name)
     )",
     // The chunks of the load that were read back and compared.
     "CREATE TABLE IF NOT EXISTS load_proof (

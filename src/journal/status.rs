@@ -6,6 +6,7 @@ use crate::feed::{CommitTs, Offsets};
 use crate::fence::Fence;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
+use std::collections::BTreeSet;
 
 /// How many proven batches are kept: more than a day of one batch a second.
 const BATCHES_KEPT: i64 = 100_000;
@@ -90,6 +91,9 @@ pub struct Status {
     pub waiting_bytes: u64,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
+    /// The tables that are loaded anew while the others are followed.
+    #[serde(default)]
+    pub fresh_bases: BTreeSet<String>,
 }
 
 impl Status {

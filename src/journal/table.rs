@@ -276,27 +276,17 @@ fn verdict_now(
         },
         // INV-5: what was repaired is unproven until a later fence reads it.
         (_, Some(_)) => Verdict::unproven(Reason::NotRead, "repaired, and not read again since"),
-        (
-            Verdict::Equal {
-                fence,
-                how: How::Read,
-            },
-            None,
-        ) => match proven {
+        (Verdict::Equal { fence, how }, None) => match proven {
             Some(proven) if proven.w > fence.w => Verdict::Equal {
                 fence: proven,
                 how: How::Carried,
             },
-            _ => Verdict::Equal {
-                fence,
-                how: How::Read,
-            },
+            _ => Verdict::Equal { fence, how },
         },
         (Verdict::Different { .. }, None) => Verdict::unproven(
             Reason::NotRead,
             "every row that differed has been read equal since; check reads the whole table",
         ),
-        (equal, None) => equal,
     }
 }
 
@@ -345,6 +335,21 @@ mod tests {
         assert_eq!(
             verdict_now(unproven.clone(), Some(NEW), 0, 0, None),
             unproven
+        );
+    }
+
+    #[test]
+    fn inv_2_a_table_with_a_fresh_base_is_carried_from_its_own_fence_on() {
+        let equal = |fence| Verdict::Equal {
+            fence,
+            how: How::Carried,
+        };
+        // An older proven fence, as a status that is a moment old may show, says nothing of it.
+        assert_eq!(verdict_now(equal(NEW), Some(OLD), 0, 0, None), equal(NEW));
+        let newer = Fence { w: 3, s: 3 };
+        assert_eq!(
+            verdict_now(equal(NEW), Some(newer), 0, 0, None),
+            equal(newer)
         );
     }
 

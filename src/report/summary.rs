@@ -180,6 +180,10 @@ impl Summary {
             "held back",
             format!("{held_back} of changes wait for the watermark"),
         ));
+        if !status.fresh_bases.is_empty() {
+            let names: Vec<&str> = status.fresh_bases.iter().map(String::as_str).collect();
+            facts.push(("loaded anew", names.join(", ")));
+        }
         facts.push(("full load", load_sentence(&status.load, status.phase)));
         if let Some(base) = status.base {
             let text = format!("W {base}, {}", utc(wall_ms(base)));
@@ -222,6 +226,7 @@ impl Summary {
             batches: status.batches,
             waiting_bytes: status.waiting_bytes,
             resident_bytes: status.resident_bytes,
+            fresh_bases: status.fresh_bases.iter().cloned().collect(),
             differing_rows: self.differing_rows(),
             tables: self.tables.iter().map(TableDocument::from).collect(),
         }
@@ -321,6 +326,8 @@ pub struct StatusDocument {
     pub waiting_bytes: u64,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
+    /// The tables that are loaded anew while the others are followed.
+    pub fresh_bases: Vec<String>,
     /// Rows that are known to differ.
     pub differing_rows: u64,
     /// The verdicts.

@@ -110,6 +110,36 @@ pub fn unknown_table() -> Response {
     )
 }
 
+/// The document of `/api/v1/resync`.
+#[derive(Serialize)]
+struct ResyncDocument {
+    requested: Vec<String>,
+}
+
+/// Asks for a table to be loaded anew, or all that are held or stopped; the migration that runs takes
+/// it up, or the next one.
+pub async fn resync(site: &Site, mut query: Parameters) -> Response {
+    let asked = query.table().and_then(|table| query.end().map(|()| table));
+    let table = match asked {
+        Ok(table) => table,
+        Err(refusal) => return *refusal,
+    };
+    let request = async {
+        if !is_known(site, table.as_ref()).await? {
+            return Ok(None);
+        }
+        let names: Vec<TableName> = table.into_iter().collect();
+        site.journal.request_bases(&names).await.map(Some)
+    };
+    match request.await {
+        Ok(Some(names)) => json(&ResyncDocument {
+            requested: names.iter().map(ToString::to_string).collect(),
+        }),
+        Ok(None) => unknown_table(),
+        Err(error) => unreadable(&error),
+    }
+}
+
 async fn differences_document(
     site: &Site,
     table: Option<TableName>,

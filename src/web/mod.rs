@@ -1,7 +1,7 @@
 //! The page, the JSON documents, the repair script and the metrics, over HTTP.
 //!
 //! It reads the journal and nothing else, so that it shows the same with and without a running
-//! migration. It shows row values and has no login: it therefore listens on loopback only, answers
+//! migration; a table that is to be loaded anew it only notes there. It shows row values and has no login: it therefore listens on loopback only, answers
 //! only to names of this machine (a foreign page could otherwise reach it by rebinding its own
 //! name), and allows no inline script, no foreign resource and no framing.
 

@@ -72,14 +72,20 @@ pub fn not_found() -> Response {
     with_body(StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned())
 }
 
-/// Says that the page only shows and changes nothing.
-pub fn method_not_allowed() -> Response {
-    let text = "only GET and HEAD are allowed\n".to_owned();
+/// Says which methods a path takes: the page only shows and changes nothing.
+pub fn method_not_allowed(allowed: &'static str) -> Response {
+    let text = format!("only {allowed} is allowed here\n");
     let mut response = with_body(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
     response
         .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        .insert(ALLOW, HeaderValue::from_static(allowed));
     response
+}
+
+/// Says that a request to do something lacks the header that no foreign page can send.
+pub fn foreign_request() -> Response {
+    let message = "send the header X-Rowproof-Request with any value";
+    json_error(StatusCode::FORBIDDEN, "foreign-request", message)
 }
 
 /// Says that this server has no such name.

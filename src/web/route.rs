@@ -15,6 +15,12 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 const ICON: &str = include_str!("icon.svg");
 
+/// The one path that asks for something to be done.
+const RESYNC: &str = "/api/v1/resync";
+
+/// The header that every such request must carry, whatever it says.
+pub const OWN_REQUEST: &str = "x-rowproof-request";
+
 /// Returns the filter that answers every request.
 ///
 /// Paths are told apart by one `match` and not by a chain of filters, so that an unknown path is
@@ -42,7 +48,14 @@ async fn answer(
     if !is_own_host(&headers, site.port) {
         return response::guarded(response::misdirected(site.port));
     }
-    response::guarded(dispatch(&site, &method, path.as_str(), Parameters::new(query)).await)
+    let query = Parameters::new(query);
+    if method == Method::POST && path.as_str() == RESYNC {
+        return response::guarded(match is_own_request(&headers) {
+            true => api::resync(&site, query).await,
+            false => response::foreign_request(),
+        });
+    }
+    response::guarded(dispatch(&site, &method, path.as_str(), query).await)
 }
 
 async fn dispatch(site: &Site, method: &Method, path: &str, query: Parameters) -> Response {
@@ -58,12 +71,16 @@ async fn dispatch(site: &Site, method: &Method, path: &str, query: Parameters) -
         "/api/v1/definitions",
         "/api/v1/diffs",
         "/api/v1/repair.sql",
+        RESYNC,
     ];
     if !known.contains(&path) {
         return response::not_found();
     }
+    if path == RESYNC {
+        return response::method_not_allowed("POST");
+    }
     if method != Method::GET && method != Method::HEAD {
-        return response::method_not_allowed();
+        return response::method_not_allowed("GET, HEAD");
     }
     let file = |content_type, text: &str| with_body(StatusCode::OK, content_type, text.to_owned());
     match path {
@@ -79,6 +96,12 @@ async fn dispatch(site: &Site, method: &Method, path: &str, query: Parameters) -
         "/api/v1/diffs" => api::differences(site, query).await,
         _ => script::download(site, query).await,
     }
+}
+
+/// Tells whether a request that asks for something was made for this program. A foreign page can have
+/// the reader's browser send a form here, but no header of its own.
+fn is_own_request(headers: &HeaderMap) -> bool {
+    headers.contains_key(OWN_REQUEST)
 }
 
 /// Tells whether the request names this server. A foreign page that lets its own name point to this

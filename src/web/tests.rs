@@ -116,6 +116,35 @@ async fn a_foreign_host_is_refused_whatever_it_asks() {
 }
 
 #[tokio::test]
+async fn a_table_is_loaded_anew_only_for_who_can_send_a_header_of_its_own() {
+    let test = following_journal().await;
+    let known = test.journal.tables().await.expect("tables")[0].name.clone();
+    let path = format!("/api/v1/resync?table={known}");
+    let response = ask(&test, "POST", "localhost:8080", &path).await;
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let response = ask(&test, "GET", "localhost:8080", &path).await;
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.headers()["allow"], "POST");
+    assert!(test.journal.base_requests().await.expect("none").is_empty());
+    let site = Site::new(test.journal.clone(), PORT, CancellationToken::new());
+    for (path, status) in [
+        (path.as_str(), StatusCode::OK),
+        ("/api/v1/resync?table=no.such", StatusCode::NOT_FOUND),
+        ("/api/v1/resync?tabel=shop.orders", StatusCode::BAD_REQUEST),
+    ] {
+        let request = warp::test::request()
+            .method("POST")
+            .path(path)
+            .header("host", "localhost:8080")
+            .header(route::OWN_REQUEST, "1");
+        let response = request.reply(&route::routes(site.clone())).await;
+        assert_eq!(response.status(), status, "{path}");
+    }
+    let requests = test.journal.base_requests().await.expect("one");
+    assert_eq!(requests, [known]);
+}
+
+#[tokio::test]
 async fn unknown_paths_methods_and_parameters_are_told_apart() {
     let test = following_journal().await;
     let (status, body) = get(&test, "/api/v1/nothing").await;

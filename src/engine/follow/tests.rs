@@ -8,11 +8,7 @@ use crate::schema::testing::integer_table;
 
 fn follow() -> Follow {
     let table = Arc::new(integer_table("s", "t"));
-    let followed = Followed {
-        table: Arc::clone(&table),
-        base: 10,
-        stopped: None,
-    };
+    let followed = Followed::new(Arc::clone(&table), 10);
     let row = FenceRow {
         state: FenceState::Complete,
         w: 10,
@@ -174,11 +170,7 @@ fn a_change_that_cannot_be_carried_stops_its_table_right_before_it() {
 fn two_tables() -> Follow {
     let mut follow = follow();
     let other = Arc::new(integer_table("s", "other"));
-    let followed = Followed {
-        table: Arc::clone(&other),
-        base: 10,
-        stopped: None,
-    };
+    let followed = Followed::new(Arc::clone(&other), 10);
     follow.tables.insert(other.name.clone(), followed);
     follow
 }
@@ -259,10 +251,50 @@ fn a_damaged_message_before_a_ddl_holds_its_table_before_the_ddl() {
     ];
     let batch = batch(&mut follow, messages);
     let stop = &batch.unprovable[&TableName::new("s", "t")];
-    let letter = stop.letter.expect("it is held");
-    assert_eq!(
-        (stop.at, letter.commit_ts, letter.position.offset),
-        (11, 12, 1)
-    );
+    let letter = stop.letter.clone().expect("it is held");
+    assert_eq!((stop.at, letter.commit_ts, letter.offset), (11, 12, 1));
     assert_eq!((batch.stopped.len(), row_count(&batch)), (1, 1));
+}
+
+#[test]
+fn inv_1_a_table_joins_at_its_base_or_later_and_takes_nothing_from_below_it() {
+    let mut tables = two_tables().tables;
+    let name = TableName::new("s", "t");
+    let joining = tables.get_mut(&name).expect("it");
+    joining.base = 30;
+    joining.joins = true;
+    let row = FenceRow {
+        state: FenceState::Complete,
+        w: 20,
+        next_w: 20,
+        offsets: vec![0].into(),
+    };
+    let mut follow = Follow::new(
+        20,
+        vec![0].into(),
+        &row,
+        tables,
+        Zone::default(),
+        spill(1 << 20),
+    );
+    let early = vec![
+        of_other(insert(15, 1)),
+        insert(25, 1),
+        of_other(insert(25, 2)),
+        Message::Ddl(ddl(26)),
+        Message::Watermark(30),
+    ];
+    for (offset, message) in (0..).zip(early) {
+        push(&mut follow, offset, message);
+    }
+    assert!(take(&mut follow, |_| true).is_none(), "a fence at 29");
+    push(&mut follow, 5, insert(31, 3));
+    push(&mut follow, 6, Message::Watermark(40));
+    take(&mut follow, |_| true).expect("a stretch");
+    let batch = finish(&mut follow);
+    assert_eq!((batch.from, batch.to, row_count(&batch)), (20, 39, 2));
+    assert_eq!(
+        (batch.joined.as_slice(), batch.stopped.len()),
+        (&[name][..], 0)
+    );
 }
