@@ -75,6 +75,16 @@ impl Ear {
 /// # Errors
 /// If a file cannot be read, or librdkafka refuses a setting.
 pub(super) fn open(task: &FeedTask) -> Result<Client> {
+    config(task)?
+        .create_with_context(Ear::default())
+        .map_err(|error| refused(&error))
+}
+
+/// Returns the settings of a client, with the passwords and certificates that the files hold now.
+///
+/// # Errors
+/// If a file cannot be read.
+pub(super) fn config(task: &FeedTask) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &task.brokers)
@@ -106,9 +116,7 @@ pub(super) fn open(task: &FeedTask) -> Result<Client> {
     if let Some(tls) = tls {
         set_tls(&mut config, tls).map_err(|error| error.at("[feed]"))?;
     }
-    config
-        .create_with_context(Ear::default())
-        .map_err(|error| refused(&error))
+    Ok(config)
 }
 
 fn set_sasl(config: &mut ClientConfig, sasl: &Sasl) -> Result<()> {

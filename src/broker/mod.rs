@@ -7,6 +7,7 @@ mod claims;
 mod client;
 mod fault;
 mod reach;
+mod retention;
 mod topics;
 
 pub use claims::ClaimStore;

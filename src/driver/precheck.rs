@@ -10,6 +10,7 @@ use crate::feed::{CommitTs, Offsets};
 use crate::task::{FeedTask, Task};
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 
 /// The seconds for which old versions should be readable on both sides at least: a fence must
 /// outlive its proof.
@@ -24,6 +25,8 @@ const FEED_TRIES: u32 = 2;
 pub enum Level {
     /// It is as it should be.
     Ok,
+    /// It holds for every migration, and is good to know before one begins.
+    Note,
     /// It may spoil the migration.
     Warning,
     /// It makes the migration impossible.
@@ -47,6 +50,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self.level {
             Level::Ok => "ok     ",
+            Level::Note => "note   ",
             Level::Warning => "warning",
             Level::Error => "error  ",
         };
@@ -69,6 +73,13 @@ impl Finding {
             what: what.into(),
             why: String::new(),
             fix: String::new(),
+        }
+    }
+
+    pub(super) fn note(what: impl Into<String>, why: &str, fix: impl Into<String>) -> Finding {
+        Finding {
+            level: Level::Note,
+            ..Finding::warning(what, why, fix)
         }
     }
 
@@ -118,6 +129,8 @@ pub async fn precheck(task: &Task) -> Result<Vec<Finding>> {
         Some(feed) => {
             findings.push(trust::of_feed(feed));
             findings.push(look_at_feed(feed, source).await);
+            findings.extend(look_at_kafka(feed).await);
+            findings.extend(notes_on_following());
         }
         None => findings.push(Finding::warning(
             "the task file has no [feed]",
@@ -276,6 +289,54 @@ async fn look_at_feed(task: &FeedTask, source: &mut Session) -> Finding {
             "see that all topics are of one changefeed; take out of [feed] topics what is not",
         ),
         Err(error) => Finding::met(&error, why),
+    }
+}
+
+/// Lists the limits of following that nothing on the servers shows.
+fn notes_on_following() -> [Finding; 2] {
+    [
+        Finding::note(
+            "a DDL on the source stops the table that it changes",
+            "DDL is not carried yet: the table is unproven from there on, the others go on",
+            "alter tables before or after; `rowproof resync` brings one back with its new definition",
+        ),
+        Finding::note(
+            "a table whose rows the target refuses is held",
+            "definitions on the target that somebody changes meanwhile, such as one more unique \
+             index, may refuse rows of the source; the table is unproven, the others go on",
+            "leave the target's definitions alone; mend it, and `rowproof resync` brings the table back",
+        ),
+    ]
+}
+
+/// Compares how long Kafka keeps records with the time that a load may take. That nothing can be asked
+/// has been found before.
+async fn look_at_kafka(task: &FeedTask) -> Option<Finding> {
+    let retention = Feed::connect(task).await.ok()?.retention().await.ok()?;
+    let Some(retention) = retention else {
+        return Some(Finding::ok(
+            "feed: Kafka keeps records for ever, or does not say",
+        ));
+    };
+    let what = format!("feed: Kafka keeps records for {}", hours(retention));
+    Some(match retention >= KAFKA_KEEPS {
+        true => Finding::ok(what),
+        false => Finding::warning(
+            what,
+            "changes wait in Kafka while the load runs, and while rowproof does not: what Kafka drops \
+             before it is read ends the migration",
+            "raise retention.ms of the topic above the time that the load takes, 48 hours at least",
+        ),
+    })
+}
+
+/// The time for which Kafka should keep records: a weekend in which nobody looks.
+const KAFKA_KEEPS: Duration = Duration::from_secs(48 * 3_600);
+
+fn hours(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds < 3_600 => format!("{} minutes", seconds / 60),
+        seconds => format!("{} hours", seconds / 3_600),
     }
 }
 
