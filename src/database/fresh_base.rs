@@ -99,7 +99,17 @@ impl Record {
         Ok(())
     }
 
-    /// Forgets a fresh base: a proven fence speaks of the table, or it came to nothing.
+    /// Forgets a base of which a proven fence speaks, unless another one has begun meanwhile.
+    pub async fn conclude_base(&self, session: &mut Session, base: &FreshBase) -> Result<()> {
+        let sql = format!(
+            "DELETE FROM rowproof.fresh_base WHERE {} AND base = {}",
+            self.of_table(&base.table.name),
+            base.base
+        );
+        session.execute(sql).await.map(|_| ())
+    }
+
+    /// Forgets a fresh base that came to nothing.
     pub async fn end_base(&self, session: &mut Session, name: &TableName) -> Result<()> {
         let condition = self.of_table(name);
         let sql = format!("DELETE FROM rowproof.fresh_base WHERE {condition}");

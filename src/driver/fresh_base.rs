@@ -153,7 +153,10 @@ impl FreshBases {
         self.record.pass_workers(target, self.lease.epoch).await?;
         target.execute("COMMIT").await?;
         let known = self.record.fresh_bases(target).await?;
-        let known = known.into_iter().find(|base| base.table.name == *name);
+        // One that was joined already is over: the table was stopped again since.
+        let known = known
+            .into_iter()
+            .find(|base| base.table.name == *name && base.state != BaseState::Joined);
         let mut base = match known {
             Some(base) => base,
             None => self.fix(links, name).await?,

@@ -18,8 +18,9 @@ use crate::proof::{Comparison, DifferenceKind, Reason};
 use crate::row::{DigestKey, Rows};
 use crate::schema::{Table, TableName};
 use crate::task::Task;
+use futures_util::future::try_join_all;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
 /// How many keys one query looks up.
@@ -59,15 +60,18 @@ impl Prover {
     /// If a side cannot be read for a reason that does not lie in one table: what does, or that a
     /// snapshot has expired, withdraws the verdict of the table in question.
     pub async fn run(self, mut jobs: mpsc::Receiver<ProofJob>) -> Result<()> {
-        let mut links = Links::new(&self.task);
+        let mut all: Vec<Links> = (0..self.task.workers)
+            .map(|_| Links::new(&self.task))
+            .collect();
         while let Some(mut job) = jobs.recv().await {
-            let withdrawn = self.prove(&mut links, &mut job).await?;
+            let withdrawn = self.prove(&mut all, &mut job).await?;
             self.journal
                 .set_proven(job.fence, &job.batch.offsets)
                 .await?;
             self.status.update(|status| status.proven = Some(job.fence));
             let mut retries = Retries::new();
-            while let Err(error) = self.conclude_bases(&mut links, &job, &withdrawn).await {
+            let links = &mut all[0];
+            while let Err(error) = self.conclude_bases(links, &job, &withdrawn).await {
                 links.reset();
                 retries.pause(error.at("recording a fresh base")).await?;
             }
@@ -106,14 +110,14 @@ impl Prover {
                     .set_table(&base.table, by, &verdict, proof.counts, &proof.digest, w)
                     .await?;
             }
-            self.record.end_base(target, name).await?;
+            self.record.conclude_base(target, &base).await?;
             self.status.end_base(name);
         }
         Ok(())
     }
 
     /// Proves a batch, and returns the tables of which nothing is proven.
-    async fn prove(&self, links: &mut Links, job: &mut ProofJob) -> Result<BTreeSet<TableName>> {
+    async fn prove(&self, all: &mut [Links], job: &mut ProofJob) -> Result<BTreeSet<TableName>> {
         let mut withdrawn: BTreeSet<TableName> = job.batch.unprovable.keys().cloned().collect();
         for (name, stop) in &job.batch.unprovable {
             let (reason, detail) = described(stop);
@@ -133,7 +137,7 @@ impl Prover {
                 .filter(|of| !unprovable.contains_key(&of.table.name))
             {
                 keys += folded.rows.len() as u64;
-                match self.prove_or_withdraw(links, job.fence, folded).await? {
+                match self.prove_or_withdraw(all, job.fence, folded).await? {
                     Some(0) => {}
                     Some(found) => {
                         differences += found;
@@ -163,11 +167,11 @@ impl Prover {
     /// cannot be read at this fence any more, which withdraws its verdict.
     async fn prove_or_withdraw(
         &self,
-        links: &mut Links,
+        all: &mut [Links],
         fence: Fence,
         folded: &FoldedTable,
     ) -> Result<Option<u64>> {
-        let error = match self.prove_table(links, fence, folded).await {
+        let error = match self.prove_table(all, fence, folded).await {
             Ok(found) => return Ok(Some(found)),
             Err(error) => error,
         };
@@ -179,7 +183,7 @@ impl Prover {
             ErrorKind::Rejected | ErrorKind::Refused => Reason::Failed,
             _ => return Err(error.at(format!("proving {name}"))),
         };
-        links.reset();
+        all.iter_mut().for_each(Links::reset);
         self.journal
             .withdraw(name, fence.w, reason, error.message())
             .await?;
@@ -189,11 +193,10 @@ impl Prover {
     /// Proves what a batch did to one table, and returns how many rows differ.
     async fn prove_table(
         &self,
-        links: &mut Links,
+        all: &mut [Links],
         fence: Fence,
         folded: &FoldedTable,
     ) -> Result<u64> {
-        let name = &folded.table.name;
         let findings = Findings {
             journal: &self.journal,
             fence,
@@ -201,29 +204,53 @@ impl Prover {
             clearing: None,
         };
         if folded.table.key_len == 0 {
-            return self.prove_copies(links, folded, &findings).await;
+            return self.prove_copies(&mut all[0], folded, &findings).await;
         }
+        let waiting: Vec<&[FoldedRow]> = folded.rows.chunks(KEYS_PER_QUERY).collect();
+        let provers = waiting.len().min(all.len());
+        let waiting = Mutex::new(waiting);
+        let provers = all[..provers]
+            .iter_mut()
+            .map(|links| self.prove_keys(links, &folded.table, &waiting, &findings));
+        Ok(try_join_all(provers).await?.into_iter().sum())
+    }
+
+    /// Proves keys as long as any wait, and returns how many rows differ.
+    async fn prove_keys(
+        &self,
+        links: &mut Links,
+        table: &Arc<Table>,
+        waiting: &Mutex<Vec<&[FoldedRow]>>,
+        findings: &Findings<'_>,
+    ) -> Result<u64> {
+        let next = || waiting.lock().expect("no holder of the keys panics").pop();
+        let put_back = |rows| {
+            let mut waiting = waiting.lock().expect("no holder of the keys panics");
+            waiting.push(rows);
+        };
+        let fence = findings.fence;
         let mut differences = 0;
-        let mut waiting: Vec<&[FoldedRow]> = folded.rows.chunks(KEYS_PER_QUERY).collect();
         let mut retries = Retries::new();
-        while let Some(rows) = waiting.pop() {
+        while let Some(rows) = next() {
             let keys: Vec<&[u8]> = rows.iter().map(|row| row.key.as_slice()).collect();
-            let comparison = match self.compare_keys(links, fence, &folded.table, &keys).await {
+            let comparison = match self.compare_keys(links, fence, table, &keys).await {
                 Ok(Some(comparison)) => comparison,
                 // INV-8: these keys' rows are more than is held at once.
                 Ok(None) => {
                     let (left, right) = rows.split_at(rows.len() / 2);
-                    waiting.extend([left, right]);
+                    put_back(left);
+                    put_back(right);
                     continue;
                 }
                 Err(error) => {
                     links.reset();
                     retries.pause(error).await?;
-                    waiting.push(rows);
+                    put_back(rows);
                     continue;
                 }
             };
             retries = Retries::new();
+            let name = &table.name;
             differences += findings.keep(name, &comparison).await?.differences();
             // Only now: in between nothing that differs may look closed.
             self.journal.close_differences(name, fence, &keys).await?;
