@@ -19,6 +19,7 @@ mod layers;
 mod lease;
 mod memory;
 mod mutations;
+mod oms_limits;
 mod oracle;
 mod plain_sql;
 mod policies;
