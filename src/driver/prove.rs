@@ -2,6 +2,7 @@
 
 use super::chunk_read::{Findings, Moment, Spare, compare_rows};
 use super::copies::{ROWS_PER_QUERY, Wanted};
+use super::failpoint;
 use super::fresh_base::BaseProof;
 use super::held::described;
 use super::link::{Links, Retries};
@@ -62,9 +63,11 @@ impl Prover {
         let mut links = Links::new(&self.task);
         while let Some(mut job) = jobs.recv().await {
             let withdrawn = self.prove(&mut links, &mut job).await?;
+            failpoint::pass("proof-before-recorded");
             self.journal
                 .set_proven(job.fence, &job.batch.offsets)
                 .await?;
+            failpoint::pass("proof-recorded");
             self.status.update(|status| status.proven = Some(job.fence));
             let mut retries = Retries::new();
             while let Err(error) = self.conclude_bases(&mut links, &job, &withdrawn).await {
@@ -106,7 +109,9 @@ impl Prover {
                     .set_table(&base.table, by, &verdict, proof.counts, &proof.digest, w)
                     .await?;
             }
+            failpoint::pass("base-before-ended");
             self.record.end_base(target, name).await?;
+            failpoint::pass("base-ended");
             self.status.end_base(name);
         }
         Ok(())
