@@ -157,7 +157,10 @@ impl FreshBases {
         target.execute("COMMIT").await?;
         failpoint::pass("base-workers-passed");
         let known = self.record.fresh_bases(target).await?;
-        let known = known.into_iter().find(|base| base.table.name == *name);
+        // One that had joined is over when the table is stopped, though no proof has concluded it yet.
+        let known = known
+            .into_iter()
+            .find(|base| base.table.name == *name && base.state != BaseState::Joined);
         let mut base = match known {
             Some(base) => base,
             None => self.fix(links, name).await?,

@@ -110,7 +110,7 @@ impl Prover {
                     .await?;
             }
             failpoint::pass("base-before-ended");
-            self.record.end_base(target, name).await?;
+            self.record.conclude_base(target, &base).await?;
             failpoint::pass("base-ended");
             self.status.end_base(name);
         }
