@@ -39,7 +39,7 @@ soak: ## run the long tests, those that `make test` leaves out
 	@fixtures/demo/toolchains build lab
 	cargo test --release --no-run
 	@fixtures/demo/with-lab .lab/soak timeout -k 60 $(LONG_SECONDS) \
-	  cargo test --release --test rowproof -- --ignored --nocapture
+	  cargo test --release --test rowproof -- --ignored --nocapture --test-threads 1
 
 bench: ## measure rowproof beside bare reads and its peers
 	@fixtures/demo/toolchains build lab

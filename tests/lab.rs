@@ -1,6 +1,7 @@
 //! A task of its own on the shared lab: databases, feed, task file, state directory, processes.
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -144,6 +145,11 @@ impl Lab {
         self.fixture("kafka-user", &["--name", name, "--password", password]);
     }
 
+    /// Restarts Kafka or OceanBase, which no other test may then be using, and returns when it answers.
+    pub fn restart(&self, server: &str) {
+        self.fixture("restart", &[server]);
+    }
+
     fn fixture(&self, program: &str, arguments: &[&str]) -> String {
         let output = Command::new(repository().join("fixtures/lab").join(program))
             .args(arguments)
@@ -227,6 +233,11 @@ impl Lab {
 
     /// Starts `rowproof migrate`, its talk going to a file.
     pub fn start_migrate(&self) -> Migrating {
+        self.start_migrate_with(&[])
+    }
+
+    /// Starts `rowproof migrate` with more in its environment.
+    pub fn start_migrate_with(&self, environment: &[(&str, &str)]) -> Migrating {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -234,6 +245,7 @@ impl Lab {
             .expect("a log file");
         let child = self
             .rowproof(&["migrate"])
+            .envs(environment.iter().copied())
             .stdout(log.try_clone().expect("the log file again"))
             .stderr(log)
             .spawn()
@@ -296,6 +308,18 @@ impl Lab {
     pub fn assert_check_equal(&self) {
         let check = self.run(&["check", "--json"]);
         assert_eq!(check.code, 0, "{}\n{}", check.stdout, check.stderr);
+    }
+
+    /// Asserts that the proof of each batch that the journal still names found no difference.
+    pub async fn assert_batches_equal(&self) {
+        let path = self.dir.join("state/journal.sqlite");
+        let options = SqliteConnectOptions::new().filename(path).read_only(true);
+        let mut journal = options.connect().await.expect("the journal");
+        let sql = "SELECT w, verdict FROM batch WHERE verdict <> 'equal'";
+        let rows = sqlx::raw_sql(sql).fetch_all(&mut journal).await;
+        let told = |row: &SqliteRow| (row.get::<i64, _>(0), row.get::<String, _>(1));
+        let told: Vec<(i64, String)> = rows.expect("the batches").iter().map(told).collect();
+        assert!(told.is_empty(), "{told:?}");
     }
 }
 

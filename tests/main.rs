@@ -13,6 +13,9 @@ mod held;
 mod key_order;
 mod keyless;
 mod keys;
+// Release builds have no such points.
+#[cfg(debug_assertions)]
+mod kill_points;
 mod kills;
 mod lab;
 mod layers;
@@ -29,6 +32,7 @@ mod routes;
 mod schema;
 mod secrecy;
 mod security;
+mod storm;
 mod topics;
 mod types;
 mod web;

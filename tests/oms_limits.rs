@@ -106,10 +106,17 @@ async fn every_limit_that_oms_documents_is_lifted_or_explained() {
     for (limit, answer) in LIMITS {
         match answer {
             Lifted(name) => {
-                assert!(tests.contains(&format!("fn {name}()")), "{limit}: no test {name}");
+                assert!(
+                    tests.contains(&format!("fn {name}()")),
+                    "{limit}: no test {name}"
+                );
             }
             Explained(words) => {
-                assert!(precheck.stdout.contains(words), "{limit}: {}", precheck.stdout);
+                assert!(
+                    precheck.stdout.contains(words),
+                    "{limit}: {}",
+                    precheck.stdout
+                );
             }
         }
     }
@@ -143,14 +150,22 @@ async fn prepared() -> Lab {
     ] {
         run(&mut target, sql).await;
     }
-    let grant = format!("GRANT TRIGGER ON {}.* TO {}", lab.database, crate::lab::USER);
+    let grant = format!(
+        "GRANT TRIGGER ON {}.* TO {}",
+        lab.database,
+        crate::lab::USER
+    );
     run(&mut target, &grant).await;
     lab.create_feed();
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", format!("127.0.0.1:{}", lab.kafka_port()))
+        .set(
+            "bootstrap.servers",
+            format!("127.0.0.1:{}", lab.kafka_port()),
+        )
         .create()
         .expect("a client");
-    let topic = AlterConfig::new(ResourceSpecifier::Topic(&lab.database)).set("retention.ms", "3600000");
+    let topic =
+        AlterConfig::new(ResourceSpecifier::Topic(&lab.database)).set("retention.ms", "3600000");
     let altered = admin.alter_configs([&topic], &AdminOptions::new()).await;
     altered.expect("an answer")[0].as_ref().expect("altered");
     lab

@@ -89,7 +89,9 @@ async fn wait_for_feed(lab: &Lab, end: u64) -> Result<()> {
     loop {
         let status = lab.feed(&["status", "--topic", lab.name, "--json"])?;
         let status: serde_json::Value = serde_json::from_str(&status)?;
-        let checkpoint = status[0]["checkpoint_ts"].as_u64().context("checkpoint_ts")?;
+        let checkpoint = status[0]["checkpoint_ts"]
+            .as_u64()
+            .context("checkpoint_ts")?;
         if checkpoint > end {
             return Ok(());
         }

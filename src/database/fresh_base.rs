@@ -99,20 +99,21 @@ impl Record {
         Ok(())
     }
 
-    /// Forgets a base of which a proven fence speaks, unless another one has begun meanwhile.
-    pub async fn conclude_base(&self, session: &mut Session, base: &FreshBase) -> Result<()> {
-        let sql = format!(
-            "DELETE FROM rowproof.fresh_base WHERE {} AND base = {}",
-            self.of_table(&base.table.name),
-            base.base
-        );
-        session.execute(sql).await.map(|_| ())
-    }
-
     /// Forgets a fresh base that came to nothing.
     pub async fn end_base(&self, session: &mut Session, name: &TableName) -> Result<()> {
         let condition = self.of_table(name);
         let sql = format!("DELETE FROM rowproof.fresh_base WHERE {condition}");
+        session.execute(sql).await.map(|_| ())
+    }
+
+    /// Forgets a fresh base that has joined, and no newer one of the same table.
+    pub async fn conclude_base(&self, session: &mut Session, base: &FreshBase) -> Result<()> {
+        let sql = format!(
+            "DELETE FROM rowproof.fresh_base WHERE {} AND base = {} AND state = '{}'",
+            self.of_table(&base.table.name),
+            base.base,
+            BaseState::Joined.as_str()
+        );
         session.execute(sql).await.map(|_| ())
     }
 

@@ -2,6 +2,7 @@
 
 use super::copies::{Adjustment, Wanted};
 use super::crew::{Crew, Statement};
+use super::failpoint;
 use super::follow::{APPLIER_SLOT, Following};
 use super::held::Obstacle;
 use super::link::Link;
@@ -49,13 +50,18 @@ impl Following {
                 return Err(out_of_order(&before, batch).into());
             }
             let keys: usize = batch.parts.iter().map(Part::keys_at_most).sum();
-            let whole = keys <= ROWS_PER_TRANSACTION && before.state == FenceState::Complete;
+            let most = failpoint::rows_per_transaction(ROWS_PER_TRANSACTION);
+            let whole = keys <= most && before.state == FenceState::Complete;
             if !whole {
+                failpoint::pass("batch-before-applying");
                 self.begin_large(target, &before, batch).await?;
+                failpoint::pass("batch-applying");
             }
+            failpoint::pass("batch-before-begin");
             self.record
                 .begin(target, APPLIER_SLOT, self.lease.epoch)
                 .await?;
+            failpoint::pass("batch-begun");
             let crew = (!whole).then_some(crew);
             self.write(follow, batch, (source, target, crew), suspects)
                 .await?;
@@ -71,11 +77,17 @@ impl Following {
                 }
             }
             self.record.set_fence(target, &complete).await?;
+            failpoint::pass("batch-before-commit");
             target.execute("COMMIT").await?;
+            failpoint::pass("batch-committed");
+            if !batch.joined.is_empty() {
+                failpoint::pass("base-joined");
+            }
         }
         let (row, fence) = newest_fence(target, &self.task.name)
             .await?
             .ok_or_else(no_fence)?;
+        failpoint::pass("batch-fence-read");
         if row != complete {
             return Err(out_of_order(&row, batch).into());
         }
@@ -118,6 +130,9 @@ impl Following {
         let in_memory = batch.parts.len() == 1;
         let mut keyless = Vec::new();
         for step in [Step::Delete, Step::Insert] {
+            if step == Step::Insert {
+                failpoint::pass("batch-deleted");
+            }
             for part in &mut batch.parts {
                 let mut tables = part.tables()?;
                 if !batch.refused.is_empty() {

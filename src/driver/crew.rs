@@ -1,5 +1,6 @@
 //! The crew that writes large batches: several connections, between two fences.
 
+use super::failpoint;
 use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::Link;
@@ -75,7 +76,9 @@ impl Crew {
                         let Some(statement) = next() else { break };
                         statement.execute(target).await?;
                     }
+                    failpoint::pass("crew-before-commit");
                     target.execute("COMMIT").await?;
+                    failpoint::pass("crew-committed");
                 }
                 Ok(())
             });

@@ -5,6 +5,7 @@
 //! to all of it, and when the load is proven, following begins again from there, as after a crash.
 
 use super::chunk_read::Spare;
+use super::failpoint;
 use super::lease::Lease;
 use super::link::{Links, Retries};
 use super::load::Load;
@@ -124,7 +125,9 @@ impl FreshBases {
                     break Some(self.fail(&mut links, &name, error).await?);
                 }
             };
+            failpoint::pass("base-before-request-ended");
             self.journal.end_request(&name).await?;
+            failpoint::pass("base-request-ended");
             ends.push(BaseEnd { name, failure });
         }
         Ok(ends)
@@ -152,8 +155,9 @@ impl FreshBases {
         self.begin(target).await?;
         self.record.pass_workers(target, self.lease.epoch).await?;
         target.execute("COMMIT").await?;
+        failpoint::pass("base-workers-passed");
         let known = self.record.fresh_bases(target).await?;
-        // One that was joined already is over: the table was stopped again since.
+        // One that had joined is over when the table is stopped, though no proof has concluded it yet.
         let known = known
             .into_iter()
             .find(|base| base.table.name == *name && base.state != BaseState::Joined);
@@ -163,7 +167,9 @@ impl FreshBases {
         };
         if base.state == BaseState::Clearing {
             self.clear(links, &base).await?;
+            failpoint::pass("base-cleared");
             self.step(links, &mut base, BaseState::Loading).await?;
+            failpoint::pass("base-loading");
         }
         if base.state == BaseState::Loading {
             let proof = self.load(&base).await?;
@@ -175,7 +181,9 @@ impl FreshBases {
                 .await?;
             let proof = serde_json::to_string(&BaseProof::of(&proof));
             base.proof = Some(proof.expect("a proof is JSON"));
+            failpoint::pass("base-loaded");
             self.step(links, &mut base, BaseState::Joining).await?;
+            failpoint::pass("base-joining");
         }
         Ok(())
     }
@@ -224,7 +232,9 @@ impl FreshBases {
             self.record.stop_followed(target, name, &stop).await?;
         }
         self.record.begin_base(target, &base).await?;
+        failpoint::pass("base-before-begun");
         target.execute("COMMIT").await?;
+        failpoint::pass("base-begun");
         Ok(base)
     }
 
@@ -238,12 +248,14 @@ impl FreshBases {
         self.begin(target).await?;
         self.record.forget_chunks(target, &table.name).await?;
         target.execute("COMMIT").await?;
+        failpoint::pass("base-chunks-forgotten");
         let making = self.making(target).await?;
         if let Some(found) = making.existing.find(&table.target) {
             match losses(&making, table, found).as_slice() {
                 [] => self.delete_rows(target, table).await?,
                 losses => self.drop_table(target, table, losses).await?,
             }
+            failpoint::pass("base-old-gone");
         }
         let making = self.making(target).await?;
         making
@@ -262,6 +274,7 @@ impl FreshBases {
             self.begin(target).await?;
             let deleted = target.execute(sql.as_str()).await?;
             target.execute("COMMIT").await?;
+            failpoint::pass("base-rows-deleted");
             if deleted < ROWS_PER_DELETE {
                 return Ok(());
             }
@@ -277,6 +290,7 @@ impl FreshBases {
         losses: &[String],
     ) -> Result<()> {
         self.begin(target).await?;
+        failpoint::pass("base-before-dropped");
         let dropped = target.execute(format!("DROP TABLE {}", table.target.sql()));
         dropped.await.map(|_| ()).map_err(|error| {
             error

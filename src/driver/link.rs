@@ -99,6 +99,27 @@ impl Links {
         join_all((0..task.workers).map(|_| connect(Links::new(task)))).await
     }
 
+    /// Does work that may be done again from its beginning, and after a passing fault does so.
+    ///
+    /// # Errors
+    /// With what cannot pass, or was met too often.
+    pub async fn retried<T>(
+        &mut self,
+        what: &str,
+        mut work: impl AsyncFnMut(&mut Links) -> Result<T>,
+    ) -> Result<T> {
+        let mut retries = Retries::new();
+        loop {
+            match work(self).await {
+                Ok(done) => return Ok(done),
+                Err(error) => {
+                    self.reset();
+                    retries.pause(error.at(what)).await?;
+                }
+            }
+        }
+    }
+
     /// Closes both sessions.
     pub fn reset(&mut self) {
         self.source.reset();

@@ -3,6 +3,7 @@
 use super::chunk_read::{
     Findings, Moment, Spare, compare_in_pieces, compare_rows, cut, read_chunk,
 };
+use super::failpoint;
 use super::lease::Lease;
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
@@ -161,7 +162,9 @@ impl Load {
                     .add_load_chunk(target, &table.name, &bounds)
                     .await?;
             }
+            failpoint::pass("stripes-before-commit");
             target.execute("COMMIT").await?;
+            failpoint::pass("stripes-committed");
         }
         if self.task.scope.adopts(&table.name) {
             self.clear(links, slot, table, &ranges).await?;
@@ -244,6 +247,7 @@ impl Load {
                 }
             }
         }
+        failpoint::pass("table-loaded");
         self.status.update(|status| status.load.tables_done += 1);
         Ok(())
     }
@@ -348,7 +352,10 @@ impl Load {
         self.record
             .add_load_chunk(target, &work.table.name, &loaded)
             .await?;
-        target.execute("COMMIT").await.map(|_| ())
+        failpoint::pass("chunk-before-commit");
+        target.execute("COMMIT").await?;
+        failpoint::pass("chunk-committed");
+        Ok(())
     }
 
     /// Reads a chunk back and compares it with what the source gave.
@@ -365,11 +372,13 @@ impl Load {
         let tally = self
             .compare_chunk(links, table, range, source, &findings)
             .await?;
+        failpoint::pass("chunk-compared");
         if tally.differences() == 0 {
             self.journal
                 .add_load_proof(&table.name, work.stripe, chunk, rows)
                 .await?;
         }
+        failpoint::pass("chunk-proven");
         self.count(loads, work, chunk, rows, |proof, fence| {
             proof.add(fence, &tally)
         });

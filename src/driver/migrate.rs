@@ -1,6 +1,7 @@
 //! The migration from beginning to end, resumable at any moment.
 
 use super::chunk_read::Spare;
+use super::failpoint;
 use super::follow::{APPLIER_SLOT, Ended, Following};
 use super::lease::{Lease, StateLock};
 use super::link::Links;
@@ -142,19 +143,27 @@ impl Run {
         let record = Record::new(&self.task.name);
         let mut links = Links::new(&self.task);
         let state_id = self.journal.state_id().await?;
-        record.prepare(links.target.session().await?).await?;
-        let known = record.task(links.target.session().await?).await?;
+        let prepare = async |links: &mut Links| {
+            let target = links.target.session().await?;
+            record.prepare(target).await?;
+            record.task(target).await
+        };
+        let known = links.retried("preparing the target", prepare).await?;
         self.assert_own_state(known.as_ref(), &state_id)?;
         if known.is_none() {
             self.assert_possible().await?;
         }
         let slots = u32::try_from(self.task.workers).expect("workers are few") + 1;
-        let lease = Lease::take(&mut links.target, &record, &state_id, slots).await?;
+        let take = async |links: &mut Links| {
+            Lease::take(&mut links.target, &record, &state_id, slots).await
+        };
+        let lease = links.retried("taking the lease", take).await?;
+        failpoint::pass("lease-taken");
         // The lease is kept until the work is over, also while it winds down.
         let keep = CancellationToken::new();
         let keeper = tokio::spawn(lease.keep(self.task.clone(), record.clone(), keep.clone()));
         let result = tokio::select! {
-            result = self.hold(&record, lease, known, state_id, until) => result,
+            result = self.hold(&record, lease, &state_id, until) => result,
             lost = watch(keeper) => lost,
         };
         keep.cancel();
@@ -165,19 +174,18 @@ impl Run {
         &self,
         record: &Record,
         lease: Lease,
-        known: Option<TaskRow>,
-        state_id: String,
+        state_id: &str,
         until: Option<Until>,
     ) -> Result<()> {
         let mut links = Links::new(&self.task);
-        let task_row = match known {
-            Some(row) => row,
-            None => self.begin(record, &mut links, state_id).await?,
-        };
+        let begin = async |links: &mut Links| self.begin(record, links, state_id).await;
+        let task_row = links.retried("beginning the task", begin).await?;
         self.status
             .update(|status| status.base = Some(task_row.base));
         if !task_row.loaded {
-            let tables = self.make_tables(record, &mut links, task_row.base).await?;
+            let make =
+                async |links: &mut Links| self.make_tables(record, links, task_row.base).await;
+            let tables = links.retried("making the tables", make).await?;
             if until == Some(Until::Schema) {
                 return Ok(());
             }
@@ -228,8 +236,12 @@ impl Run {
         ))
     }
 
-    /// Fixes T0 and records it with the offsets from which the feed covers what commits later.
-    async fn begin(&self, record: &Record, links: &mut Links, state_id: String) -> Result<TaskRow> {
+    /// Fixes T0 and records it with the offsets from which the feed covers what commits later, unless
+    /// that was done before.
+    async fn begin(&self, record: &Record, links: &mut Links, state_id: &str) -> Result<TaskRow> {
+        if let Some(known) = record.task(links.target.session().await?).await? {
+            return Ok(known);
+        }
         let source = links.source.session().await?;
         let (base, offsets) = match &self.task.feed {
             Some(feed) => {
@@ -239,7 +251,7 @@ impl Run {
             None => (current_ts(source).await?, Offsets::default()),
         };
         let row = TaskRow {
-            state_id,
+            state_id: state_id.to_owned(),
             base,
             offsets,
             loaded: false,
@@ -247,6 +259,7 @@ impl Run {
         record
             .create_task(links.target.session().await?, &row)
             .await?;
+        failpoint::pass("task-recorded");
         Ok(row)
     }
 
@@ -288,6 +301,7 @@ impl Run {
         for table in &wanted.tables {
             let known = known.iter().any(|row| row.name == table.name);
             making.table((source, target), known, table, base).await?;
+            failpoint::pass("table-made");
             let verdict = Verdict::unproven(Reason::NotRead, "it is being loaded");
             let counts = Counts::default();
             self.journal
@@ -330,6 +344,22 @@ impl Run {
             spare: Spare::default(),
         });
         let proofs = load.run(tables).await?;
+        let finish = async |links: &mut Links| {
+            self.finish_load(record, links, lease, task_row, (tables, &proofs))
+                .await
+        };
+        links.retried("ending the load", finish).await
+    }
+
+    /// Makes the first fence of what is loaded and proven. After a fault it is called again.
+    async fn finish_load(
+        &self,
+        record: &Record,
+        links: &mut Links,
+        lease: Lease,
+        task_row: &TaskRow,
+        (tables, proofs): (&[Arc<Table>], &BTreeMap<TableName, TableProof>),
+    ) -> Result<()> {
         let fence_row = FenceRow {
             state: FenceState::Complete,
             w: task_row.base,
@@ -341,19 +371,24 @@ impl Run {
         for table in tables {
             making.after_rows(target, table).await?;
         }
+        failpoint::pass("load-before-verdicts");
         // The verdicts come before the fence: after a crash in between they are given again.
         self.keep_verdicts(
             tables,
-            &proofs,
+            proofs,
             Fence {
                 w: task_row.base,
                 s: 0,
             },
         )
         .await?;
-        record
-            .finish_load(target, APPLIER_SLOT, lease.epoch, &fence_row)
-            .await?;
+        failpoint::pass("load-before-finished");
+        if record.fence(target).await?.is_none() {
+            record
+                .finish_load(target, APPLIER_SLOT, lease.epoch, &fence_row)
+                .await?;
+        }
+        failpoint::pass("load-finished");
         let fence = newest_fence(target, &self.task.name).await?;
         let fence = fence.map_or(
             Fence {
@@ -363,7 +398,8 @@ impl Run {
             |(_, fence)| fence,
         );
         self.journal.set_proven(fence, &task_row.offsets).await?;
-        self.keep_verdicts(tables, &proofs, fence).await?;
+        failpoint::pass("load-proven");
+        self.keep_verdicts(tables, proofs, fence).await?;
         self.status.update(|status| {
             status.fence = Some(fence);
             status.proven = Some(fence);
@@ -415,8 +451,11 @@ impl Run {
         let Some(feed_task) = &self.task.feed else {
             return Ok(());
         };
-        let asked = current_ts(links.source.session().await?).await?;
-        self.request_unknown(record, links).await?;
+        let begin = async |links: &mut Links| {
+            self.request_unknown(record, links).await?;
+            current_ts(links.source.session().await?).await
+        };
+        let asked = links.retried("beginning to follow", begin).await?;
         loop {
             let feed = Feed::connect(feed_task).await?;
             let ended = self.follow_on(
@@ -461,7 +500,11 @@ impl Run {
             follow,
             offsets,
             begun,
-        } = self.resume(record, links, &feed).await?;
+        } = links
+            .retried("taking up following", async |links: &mut Links| {
+                self.resume(record, links, &feed).await
+            })
+            .await?;
         let stop = self.stop.child_token();
         let (jobs, queue) = mpsc::channel(BATCHES_AHEAD);
         let prover = Prover {

@@ -8,6 +8,7 @@ mod chunk_read;
 mod copies;
 mod crew;
 mod definitions;
+mod failpoint;
 mod follow;
 mod fresh_base;
 mod held;

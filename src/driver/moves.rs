@@ -78,7 +78,11 @@ impl MoveGuard {
         batch: &mut Batch,
         source: &mut Link,
     ) -> Result<BTreeMap<TableName, Vec<Vec<u8>>>> {
-        let (from, to) = (batch.from, batch.to);
+        let tables = follow.tables().iter();
+        let since: BTreeMap<&TableName, CommitTs> = tables
+            .map(|(name, followed)| (name, batch.since(name, followed.base)))
+            .collect();
+        let to = batch.to;
         let mut suspects = BTreeMap::new();
         for part in &mut batch.parts {
             for folded in part.tables()?.iter().filter(|of| of.table.key_len > 0) {
@@ -90,7 +94,7 @@ impl MoveGuard {
                 }
                 let span = Span {
                     table,
-                    before: from.max(followed.base),
+                    before: since[&table.name],
                     after: to,
                 };
                 let left = folded

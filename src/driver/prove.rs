@@ -2,6 +2,7 @@
 
 use super::chunk_read::{Findings, Moment, Spare, compare_rows};
 use super::copies::{ROWS_PER_QUERY, Wanted};
+use super::failpoint;
 use super::fresh_base::BaseProof;
 use super::held::described;
 use super::link::{Links, Retries};
@@ -65,9 +66,11 @@ impl Prover {
             .collect();
         while let Some(mut job) = jobs.recv().await {
             let withdrawn = self.prove(&mut all, &mut job).await?;
+            failpoint::pass("proof-before-recorded");
             self.journal
                 .set_proven(job.fence, &job.batch.offsets)
                 .await?;
+            failpoint::pass("proof-recorded");
             self.status.update(|status| status.proven = Some(job.fence));
             let mut retries = Retries::new();
             let links = &mut all[0];
@@ -110,7 +113,9 @@ impl Prover {
                     .set_table(&base.table, by, &verdict, proof.counts, &proof.digest, w)
                     .await?;
             }
+            failpoint::pass("base-before-ended");
             self.record.conclude_base(target, &base).await?;
+            failpoint::pass("base-ended");
             self.status.end_base(name);
         }
         Ok(())

@@ -17,6 +17,9 @@ pub struct Batch {
     pub from: CommitTs,
     /// The timestamp of the fence after.
     pub to: CommitTs,
+    /// The timestamp at or below which the batch leaves out what it reads again of tables that do not
+    /// join: it lies above `from` where another table joins from further back.
+    floor: CommitTs,
     /// For each partition the offset from which the feed is read once this is applied.
     pub offsets: Offsets,
     /// How many changes were folded.
@@ -35,6 +38,16 @@ pub struct Batch {
     /// All tables that are stopped, and why: what the source shows of them at the end of the batch
     /// is not what the target holds, so that they cannot be proven.
     pub unprovable: BTreeMap<TableName, Stop>,
+}
+
+impl Batch {
+    /// Returns the timestamp above which the batch tells all that happened to a table with this base.
+    pub fn since(&self, name: &TableName, base: CommitTs) -> CommitTs {
+        match self.joined.contains(name) {
+            true => base,
+            false => base.max(self.floor),
+        }
+    }
 }
 
 /// The state of following: what waits, what is applied, and which tables take part.
@@ -250,10 +263,10 @@ impl Follow {
             self.stop(&name, stop, &mut stopped);
         }
         self.at_least = stretch.to;
-        self.floor = stretch.to;
         Ok(Some(Batch {
             from: stretch.from,
             to: stretch.to,
+            floor: std::mem::replace(&mut self.floor, stretch.to),
             offsets: stretch.offsets,
             changes: folded.changes,
             old_values: folded.old_values,
@@ -270,7 +283,7 @@ impl Follow {
     pub fn hold(&mut self, batch: &mut Batch, name: &TableName, reason: &str, letter: Origin) {
         let base = self.tables.get(name).map_or(0, |followed| followed.base);
         let letter = Letter::of(letter, &batch.offsets);
-        let stop = Stop::held(batch.from.max(base), reason, letter);
+        let stop = Stop::held(batch.since(name, base), reason, letter);
         self.stop_again(name, stop, &mut batch.stopped);
         batch.refused.insert(name.clone());
         batch.unprovable = self.unprovable();

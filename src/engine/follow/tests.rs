@@ -298,3 +298,35 @@ fn inv_1_a_table_joins_at_its_base_or_later_and_takes_nothing_from_below_it() {
         (&[name][..], 0)
     );
 }
+
+#[test]
+fn inv_4_a_batch_that_reaches_back_for_one_table_tells_no_more_of_the_others() {
+    let mut tables = two_tables().tables;
+    let (name, other) = (TableName::new("s", "t"), TableName::new("s", "other"));
+    let joining = tables.get_mut(&name).expect("it");
+    joining.base = 30;
+    joining.joins = true;
+    let row = FenceRow {
+        state: FenceState::Complete,
+        w: 40,
+        next_w: 40,
+        offsets: vec![0].into(),
+    };
+    let zone = Zone::default();
+    let mut follow = Follow::new(40, vec![0].into(), &row, tables, zone, spill(1 << 20));
+    let messages = vec![
+        of_other(insert(35, 1)),
+        insert(35, 2),
+        Message::Watermark(60),
+    ];
+    let first = batch(&mut follow, messages);
+    assert_eq!((first.from, row_count(&first)), (30, 1));
+    assert_eq!((first.since(&name, 30), first.since(&other, 10)), (30, 40));
+    push(&mut follow, 9, Message::Watermark(70));
+    take(&mut follow, |_| true).expect("a stretch");
+    let second = finish(&mut follow);
+    assert_eq!(
+        (second.since(&name, 30), second.since(&other, 10)),
+        (59, 59)
+    );
+}
