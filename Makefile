@@ -43,9 +43,10 @@ soak: ## run the long tests, those that `make test` leaves out
 
 bench: ## measure rowproof beside bare reads and its peers
 	@fixtures/demo/toolchains build lab
-	cargo bench --bench side_by_side --bench many_tables --no-run
+	cargo bench --bench side_by_side --bench many_tables --bench feed --no-run
 	@fixtures/demo/with-lab .lab/bench timeout -k 60 $(LONG_SECONDS) cargo bench --bench side_by_side
 	@fixtures/demo/with-lab .lab/bench timeout -k 60 $(LONG_SECONDS) cargo bench --bench many_tables
+	@fixtures/demo/with-lab .lab/bench timeout -k 60 $(LONG_SECONDS) cargo bench --bench feed
 
 lab-up: ## start TiDB, OceanBase and Kafka for work by hand
 	@fixtures/demo/toolchains lab
