@@ -48,9 +48,7 @@ async fn every_corruption_is_found_and_nothing_else_fifty_times_under_live_write
         assert_eq!(repaired.code, 0, "round {round}: {}", repaired.stderr);
     }
     lab.assert_check_equal();
-    let pid = rustix::process::Pid::from_child(&writers);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
-    writers.wait().expect("the writers end");
+    writers.end();
     lab.assert_check_equal();
     crate::plain_sql::assert_same_rows(&lab).await;
 }

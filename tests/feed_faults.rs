@@ -1,12 +1,10 @@
 //! What can go wrong with the topic is noticed and said, never guessed over.
 
-use crate::lab::{Lab, Migrating, run, texts};
+use crate::lab::{Lab, Migrating, Writers, run, texts};
 use crate::plain_sql::assert_same_rows;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rustix::process::{Pid, Signal, kill_process};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,7 +47,7 @@ async fn newest_fence(lab: &Lab) -> u64 {
 }
 
 /// Begins a migration of a small shop with live writers.
-async fn shop_that_is_followed(lab: &Lab) -> (Migrating, Child) {
+async fn shop_that_is_followed(lab: &Lab) -> (Migrating, Writers) {
     lab.create_shop(4_000, 5);
     lab.create_feed();
     let writers = lab.start_writers(4, 300, &[]);
@@ -58,16 +56,10 @@ async fn shop_that_is_followed(lab: &Lab) -> (Migrating, Child) {
     (migrating, writers)
 }
 
-fn end(mut writers: Child) {
-    let pid = Pid::from_child(&writers);
-    kill_process(pid, Signal::TERM).expect("a signal");
-    writers.wait().expect("the writers end");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_4_a_feed_that_starts_again_from_older_checkpoints_changes_nothing() {
     let lab = Lab::new("replay").await;
-    let (mut migrating, writers) = shop_that_is_followed(&lab).await;
+    let (mut migrating, mut writers) = shop_that_is_followed(&lab).await;
     for round in 0..6 {
         tokio::time::sleep(Duration::from_secs(2)).await;
         // Twice in a row sends `B A B A B`; the longest goes back behind the start of the load.
@@ -79,7 +71,7 @@ async fn inv_4_a_feed_that_starts_again_from_older_checkpoints_changes_nothing()
         }
     }
     lab.assert_check_equal();
-    end(writers);
+    writers.end();
     lab.assert_check_equal();
     assert_same_rows(&lab).await;
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());
@@ -88,7 +80,7 @@ async fn inv_4_a_feed_that_starts_again_from_older_checkpoints_changes_nothing()
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_1_no_fence_is_made_beyond_a_partition_whose_watermark_stalls() {
     let lab = Lab::new("stall").await;
-    let (mut migrating, writers) = shop_that_is_followed(&lab).await;
+    let (mut migrating, mut writers) = shop_that_is_followed(&lab).await;
     lab.feed(&[
         "stall",
         "--topic",
@@ -108,7 +100,7 @@ async fn inv_1_no_fence_is_made_beyond_a_partition_whose_watermark_stalls() {
         assert!(Instant::now() < end_of_wait, "no fence after the stall");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    end(writers);
+    writers.end();
     lab.assert_check_equal();
     assert_same_rows(&lab).await;
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());

@@ -2,7 +2,6 @@
 
 use crate::lab::{Lab, Migrating, USER, repository, run, wait_until};
 use crate::plain_sql::assert_same_rows;
-use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -145,8 +144,7 @@ async fn inv_3_a_death_at_any_boundary_loses_nothing() {
     }
     let mut migrating = lab.start_migrate();
     wait_until_equal(&lab, &mut migrating);
-    kill_process(Pid::from_child(&writers), Signal::TERM).expect("a signal");
-    writers.wait().expect("the writers end");
+    writers.end();
     lab.assert_check_equal();
     assert_same_rows(&lab).await;
     lab.assert_batches_equal().await;

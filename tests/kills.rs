@@ -46,9 +46,7 @@ async fn inv_3_twenty_kills_at_random_moments_of_load_and_feed_lose_nothing() {
         }
         (lab.run(&["check", "--json"]).code == 0).then_some(())
     });
-    let pid = rustix::process::Pid::from_child(&writers);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
-    writers.wait().expect("the writers end");
+    writers.end();
     lab.assert_check_equal();
     assert_same_rows(&lab).await;
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());

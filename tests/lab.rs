@@ -278,13 +278,13 @@ impl Lab {
     }
 
     /// Starts writers in the shop, with so many changes a second.
-    pub fn start_writers(&self, writers: u32, rate: u32, more: &[&str]) -> Child {
+    pub fn start_writers(&self, writers: u32, rate: u32, more: &[&str]) -> Writers {
         let (writers, rate) = (writers.to_string(), rate.to_string());
         let mut arguments = vec!["write", "--seconds", "900", "--writers", &writers];
         arguments.extend(["--rate", &rate]);
         arguments.extend(more);
         let writing = self.shop(self.source_port(), &arguments).spawn();
-        writing.expect("shop write")
+        Writers(writing.expect("shop write"))
     }
 
     /// Runs a check; returns its exit code and the most memory that it had, in KiB.
@@ -371,6 +371,26 @@ impl Finished {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|_| panic!("no JSON: {}\n{}", self.stdout, self.stderr))
+    }
+}
+
+/// Writers in a shop; they are killed when they are dropped.
+pub struct Writers(pub Child);
+
+impl Writers {
+    /// Lets what they do come to its end, and asserts that they have met nothing strange.
+    pub fn end(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        let status = self.0.wait().expect("the writers end");
+        assert!(status.success(), "the writers of the shop: {status}");
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

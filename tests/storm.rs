@@ -1,12 +1,10 @@
 //! A storm: everything that may go wrong beside a migration goes wrong at once, at random, while eight
 //! writers work. Nothing of it may ever make a row differ at a fence.
 
-use crate::lab::{Lab, Migrating, PASSWORD, USER, run, texts, try_run, wait_until};
+use crate::lab::{Lab, Migrating, PASSWORD, USER, Writers, run, texts, try_run, wait_until};
 use crate::plain_sql::assert_same_rows;
 use fastrand::Rng;
-use rustix::process::{Pid, Signal, kill_process};
 use sqlx::mysql::MySqlConnection;
-use std::process::Child;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +92,7 @@ struct Storm {
     user: String,
     random: Rng,
     migrating: Migrating,
-    shop: Child,
+    shop: Writers,
     visits: JoinHandle<()>,
     stop_visits: CancellationToken,
     kills: u32,
@@ -147,7 +145,7 @@ impl Storm {
         let visits = visit(source, Rng::with_seed(random.u64(..)), stop_visits.clone());
         Storm {
             migrating: lab.start_migrate(),
-            shop: shop.expect("shop write"),
+            shop: Writers(shop.expect("shop write")),
             visits: tokio::spawn(visits),
             stop_visits,
             user,
@@ -279,9 +277,7 @@ impl Storm {
             (!loading && is_equal()).then_some(())
         });
         self.lab.assert_batches_equal().await;
-        kill_process(Pid::from_child(&self.shop), Signal::TERM).expect("a signal");
-        let shop = self.shop.wait().expect("the writers end");
-        assert!(shop.success(), "the writers of the shop: {shop}");
+        self.shop.end();
         self.stop_visits.cancel();
         (&mut self.visits).await.expect("the writer ends");
         self.lab.assert_check_equal();
@@ -293,10 +289,8 @@ impl Storm {
 }
 
 impl Drop for Storm {
-    /// Ends the writers also when an assertion has failed.
+    /// Ends the writer also when an assertion has failed.
     fn drop(&mut self) {
-        let _ = self.shop.kill();
-        let _ = self.shop.wait();
         self.visits.abort();
     }
 }
