@@ -11,7 +11,7 @@ use crate::apply::{delete_keys, insert_rows};
 use crate::database::{Session, newest_fence};
 use crate::engine::{Batch, Follow};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{CommitTs, FoldedTable, Part};
+use crate::feed::{CommitTs, FoldedRow, FoldedTable, Part};
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::row::Rows;
 use crate::schema::TableName;
@@ -28,7 +28,8 @@ impl Following {
     /// Applies a batch and returns its fence. After a fault it is called again: the fence row says
     /// whether the batch is in.
     ///
-    /// Rows of suspects are inserted one by one, so that the one that is refused is known.
+    /// Rows of suspects are deleted whatever the feed says of them, and inserted one by one, so that the
+    /// one that is refused is known.
     pub(super) async fn apply(
         &self,
         follow: &Follow,
@@ -63,7 +64,16 @@ impl Following {
                 .await?;
             failpoint::pass("batch-begun");
             let crew = (!whole).then_some(crew);
-            self.write(follow, batch, (source, target, crew), suspects)
+            let trust = Trust {
+                // Of a target at the fence where the batch begins, the feed knows which keys it has
+                // not; a target where it is wrong refuses the row (1062), and makes it a suspect.
+                new_keys: batch.old_values
+                    && batch.joined.is_empty()
+                    && before.state == FenceState::Complete
+                    && before.w == batch.from,
+                suspects,
+            };
+            self.write(follow, batch, (source, target, crew), trust)
                 .await?;
             for name in &batch.joined {
                 let followed = &follow.tables()[name];
@@ -115,7 +125,7 @@ impl Following {
     }
 
     /// Writes a batch: every key that was touched is deleted, in all tables, before any row is
-    /// inserted. Keys that differ in bytes may be one key to the target, and unique keys trade
+    /// inserted, but for keys that are new and trusted to be. Keys that differ in bytes may be one key to the target, and unique keys trade
     /// places.
     ///
     /// A large batch is written by a crew, in many transactions; what is written of tables without a
@@ -125,7 +135,7 @@ impl Following {
         follow: &Follow,
         batch: &mut Batch,
         (source, target, mut crew): (&mut Link, &mut Session, Option<&mut Crew>),
-        suspects: &BTreeSet<TableName>,
+        trust: Trust<'_>,
     ) -> std::result::Result<(), Obstacle> {
         let in_memory = batch.parts.len() == 1;
         let mut keyless = Vec::new();
@@ -147,7 +157,7 @@ impl Following {
                         .await?;
                 }
                 let of_copies = step.of_copies(&keyless, &tables);
-                let of_keys = step.of_keys(&tables, suspects);
+                let of_keys = step.of_keys(&tables, trust);
                 for statement in of_copies {
                     statement.execute(target).await?;
                 }
@@ -273,6 +283,15 @@ async fn copy_lookup(
     }
 }
 
+/// What is taken for certain of the target while a batch is written.
+#[derive(Clone, Copy)]
+struct Trust<'a> {
+    /// Whether keys that the feed calls new are not there.
+    new_keys: bool,
+    /// The tables of which nothing is certain.
+    suspects: &'a BTreeSet<TableName>,
+}
+
 /// The two steps of writing a batch.
 #[derive(Clone, Copy, PartialEq)]
 enum Step {
@@ -286,25 +305,25 @@ type Statements<'a> = Box<dyn Iterator<Item = Statement<'a>> + Send + 'a>;
 impl Step {
     /// Returns the statements on tables with a key. Those of suspects insert one row each, so that
     /// the row that is refused is known.
-    fn of_keys<'a>(
-        self,
-        tables: &'a [FoldedTable],
-        suspects: &'a BTreeSet<TableName>,
-    ) -> Statements<'a> {
+    fn of_keys<'a>(self, tables: &'a [FoldedTable], trust: Trust<'a>) -> Statements<'a> {
         let keyed = tables.iter().filter(|of| of.table.key_len > 0);
         Box::new(keyed.flat_map(move |folded| {
-            let one_by_one =
-                suspects.contains(&folded.table.name) && folded.rows.len() <= ROWS_PER_TRANSACTION;
-            self.of_table(folded, one_by_one)
+            let suspect = trust.suspects.contains(&folded.table.name);
+            let one_by_one = suspect && folded.rows.len() <= ROWS_PER_TRANSACTION;
+            let trusted = trust.new_keys && !suspect && folded.table.filter.is_none();
+            self.of_table(folded, trusted, one_by_one)
         }))
     }
 
-    fn of_table(self, folded: &FoldedTable, one_by_one: bool) -> Statements<'_> {
+    fn of_table(self, folded: &FoldedTable, trusted: bool, one_by_one: bool) -> Statements<'_> {
         let (table, rows) = (&folded.table, folded.rows.iter());
         let statement = move |place, sql| Statement { folded, place, sql };
         match self {
             Step::Delete => {
-                let keys = rows.map(|row| &row.key[..]);
+                // What the source has to show may be no row at all, and is not trusted to be one.
+                let absent =
+                    move |row: &FoldedRow| trusted && row.is_new && row.state.row().is_some();
+                let keys = rows.filter(move |row| !absent(row)).map(|row| &row.key[..]);
                 Box::new(delete_keys(table, keys).map(move |sql| statement(0, sql)))
             }
             Step::Insert if one_by_one && table.filter.is_none() => {

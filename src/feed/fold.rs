@@ -203,18 +203,16 @@ impl Keyed {
             }
             let key = self.key(&before)?;
             let state = LastState::Gone;
-            left = Some(self.step(FoldedRow { key, state, origin })?);
+            left = Some(self.step(key, state, origin)?);
         }
         let Some(after) = images.after else {
             return Ok((left, None));
         };
-        let row = if change.key_only {
-            let (key, state) = (self.key(&after)?, LastState::Unread);
-            FoldedRow { key, state, origin }
-        } else {
-            self.whole(&after, origin)?
+        let (key, state) = match change.key_only {
+            true => (self.key(&after)?, LastState::Unread),
+            false => self.whole(&after)?,
         };
-        Ok((left, Some(self.step(row)?)))
+        Ok((left, Some(self.step(key, state, origin)?)))
     }
 
     /// Takes the key out of an image that may lack other columns.
@@ -232,7 +230,7 @@ impl Keyed {
     }
 
     /// Takes the key and the row out of an image that has all columns.
-    fn whole(&self, image: &Image<'_>, origin: Origin) -> std::result::Result<FoldedRow, String> {
+    fn whole(&self, image: &Image<'_>) -> std::result::Result<(Vec<u8>, LastState), String> {
         let (mut rows, columns) = (Rows::new(), self.table.columns.len());
         let certainty = packed_row(&self.table, columns, image, self.zone, &mut rows)?;
         let row = rows.packed(0);
@@ -244,14 +242,24 @@ impl Keyed {
             }
             Certainty::Doubtful { .. } => LastState::Unread,
         };
-        Ok(FoldedRow { key, state, origin })
+        Ok((key, state))
     }
 
-    fn step(&mut self, row: FoldedRow) -> std::result::Result<Step, String> {
-        let canonical = self.canonical.row(&self.kinds, &row.key);
+    fn step(
+        &mut self,
+        key: Vec<u8>,
+        state: LastState,
+        origin: Origin,
+    ) -> std::result::Result<Step, String> {
+        let canonical = self.canonical.row(&self.kinds, &key);
         Ok(Step {
             canonical: canonical.map_err(|error| error.to_string())?.to_vec(),
-            row,
+            row: FoldedRow {
+                key,
+                state,
+                is_new: false,
+                origin,
+            },
         })
     }
 }
@@ -433,6 +441,42 @@ mod tests {
         for _ in 0..50 {
             random.shuffle(&mut rows);
             assert_eq!(folded(&rows), wanted, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_new_when_nothing_was_taken_from_it_before_a_row_came() {
+        let rows = [
+            insert(1, 1, 10),
+            update(2, (1, 10), (1, 11)),
+            // A split update of a key that was there, its halves in the wrong order.
+            insert(5, 2, 21),
+            delete(5, 2),
+            // A key that was left, and the one that was taken.
+            update(6, (3, 30), (4, 30)),
+            // Keys that traded places.
+            update(7, (5, 50), (6, 50)),
+            update(7, (6, 60), (5, 60)),
+            insert(8, 7, 70),
+            delete(9, 7),
+        ];
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        for memory_bytes in [0, 1 << 20] {
+            let mut rows = rows.clone();
+            random.shuffle(&mut rows);
+            let mut new = Vec::new();
+            for mut part in fold_with(&rows, memory_bytes).expect("valid rows").parts {
+                let tables = part.tables().expect("a readable part").into_owned();
+                let touched = tables.into_iter().flat_map(|table| table.rows);
+                new.extend(touched.filter(|row| row.is_new).map(|row| row.key));
+            }
+            new.sort();
+            let ids = new
+                .iter()
+                .map(|key| Cells::of(key).flatten().collect::<Vec<_>>().concat());
+            let ids: Vec<_> = ids.map(|id| String::from_utf8(id).expect("text")).collect();
+            assert_eq!(ids, ["1", "4", "7"], "seed {seed}");
         }
     }
 

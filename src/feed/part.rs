@@ -7,6 +7,7 @@ use crate::row::{Cells, Spool};
 use crate::schema::Table;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// What a stretch did to one key: the row that is there afterwards, or none.
@@ -19,6 +20,10 @@ pub struct FoldedRow {
     pub key: Vec<u8>,
     /// What is there under the key at the end of the stretch.
     pub state: LastState,
+    /// Whether the stretch's first change of the key brought a row and took none away: there was no
+    /// row under the key before. Only old values make it sure; without them an update looks like an
+    /// insert.
+    pub is_new: bool,
     /// The message of the last change.
     pub origin: Origin,
 }
@@ -46,13 +51,21 @@ impl LastState {
     }
 }
 
+/// The rank of a step that takes a row away.
+const TAKES: u8 = 0;
+
 impl FoldedRow {
+    /// Orders the steps of a key.
+    fn time(&self) -> (CommitTs, u8) {
+        (self.origin.commit_ts, self.rank())
+    }
+
     /// Orders what one commit did to a key. What it left there comes after what it took away, because
     /// TiCDC may split an update of a key and send its halves in any order; and a message that may
     /// not hold all of a row is never taken back by another of the same commit.
     fn rank(&self) -> u8 {
         match self.state {
-            LastState::Gone => 0,
+            LastState::Gone => TAKES,
             LastState::Row(_) => 1,
             LastState::Unread => 2,
         }
@@ -165,14 +178,33 @@ impl Step {
             None if taken => LastState::Unread,
             None => LastState::Gone,
         };
-        let row = FoldedRow { key, state, origin };
+        let row = FoldedRow {
+            key,
+            state,
+            is_new: false,
+            origin,
+        };
         Some((table, Step { canonical, row }))
     }
 }
 
 /// The last step of each key, whatever the order in which steps come.
 #[derive(Debug)]
-pub(super) struct LastImages(Vec<HashMap<Vec<u8>, FoldedRow>>);
+pub(super) struct LastImages(Vec<HashMap<Vec<u8>, Touched>>);
+
+/// The last step of a key, and the time and rank of its first one.
+#[derive(Debug)]
+struct Touched {
+    first: (CommitTs, u8),
+    last: FoldedRow,
+}
+
+impl Touched {
+    fn folded(mut self) -> FoldedRow {
+        self.last.is_new = self.first.1 != TAKES;
+        self.last
+    }
+}
 
 impl LastImages {
     /// Begins with no key in any of `count` tables.
@@ -181,10 +213,21 @@ impl LastImages {
     }
 
     pub(super) fn add(&mut self, table: usize, step: Step) {
-        let last = |row: &FoldedRow| (row.origin.commit_ts, row.rank());
-        let row = self.0[table].entry(step.canonical).or_default();
-        if last(row) <= last(&step.row) {
-            *row = step.row;
+        let at = step.row.time();
+        match self.0[table].entry(step.canonical) {
+            Entry::Vacant(untouched) => {
+                untouched.insert(Touched {
+                    first: at,
+                    last: step.row,
+                });
+            }
+            Entry::Occupied(mut touched) => {
+                let touched = touched.get_mut();
+                touched.first = touched.first.min(at);
+                if touched.last.time() <= at {
+                    touched.last = step.row;
+                }
+            }
         }
     }
 
@@ -193,7 +236,7 @@ impl LastImages {
         touched
             .filter(|(keys, _)| !keys.is_empty())
             .map(|(keys, table)| {
-                let mut rows: Vec<_> = keys.into_values().collect();
+                let mut rows: Vec<_> = keys.into_values().map(Touched::folded).collect();
                 // One order makes statements, and with them locks and tests, repeatable.
                 rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
                 FoldedTable {
