@@ -101,11 +101,14 @@ impl Following {
         let mut arrived = Vec::new();
         let result = loop {
             arrived.clear();
-            let received = tokio::select! {
-                () = self.stop.cancelled() => break Ok(Ended::Stopped),
-                received = inbox.recv_many(&mut arrived, RECORDS_AHEAD) => received,
+            let goes_on = match follow.is_behind() {
+                true => !self.stop.is_cancelled(),
+                false => tokio::select! {
+                    () = self.stop.cancelled() => false,
+                    received = inbox.recv_many(&mut arrived, RECORDS_AHEAD) => received > 0,
+                },
             };
-            if received == 0 {
+            if !goes_on {
                 break Ok(Ended::Stopped);
             }
             match desk.look(&self, &mut follow).await {

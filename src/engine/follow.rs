@@ -129,6 +129,12 @@ impl Follow {
         self.assembly.resolved()
     }
 
+    /// Tells whether changes wait that can be taken without another message.
+    pub fn is_behind(&self) -> bool {
+        let resolved = self.resolved();
+        self.waiting_bytes() > 0 && resolved > self.applied() && resolved >= self.at_least
+    }
+
     /// Takes in one message of the feed.
     ///
     /// # Errors

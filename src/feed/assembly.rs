@@ -4,6 +4,10 @@ use super::{Backlog, Claim, CommitTs, Ddl, Message, Offsets, Position, Spill, Wa
 use crate::error::Result;
 use std::collections::BTreeMap;
 
+/// The share of the memory for rows that a stretch which is cut leaves free: its rows on disk are cut
+/// coarsely.
+const SPARE_SHARE: usize = 4;
+
 /// Rows and DDL that wait until the watermark passes them.
 ///
 /// INV-4: what committed at or before the applied watermark is discarded, and what is repeated
@@ -95,6 +99,9 @@ impl Assembly {
     /// Takes out the stretch from the applied watermark to the newest resolved one, if that is at
     /// `at_least` or later and progress at all.
     ///
+    /// A stretch that does not fit into memory ends at a commit before: all up to any timestamp below
+    /// a watermark has arrived, so a fence may stand there too. What is left is taken next.
+    ///
     /// After a crash within a large batch the target holds part of what lies up to some timestamp;
     /// `at_least` is then that timestamp, so that no fence is made before it.
     ///
@@ -105,6 +112,9 @@ impl Assembly {
         if to <= self.applied || to < at_least {
             return Ok(None);
         }
+        let memory_bytes = self.rows.spill().memory_bytes;
+        let fitting = self.rows.cut(to, memory_bytes - memory_bytes / SPARE_SHARE);
+        let to = fitting.max(at_least);
         let rows = self.rows.take_up_to(to)?;
         let from = std::mem::replace(&mut self.applied, to);
         let (ddls, waiting): (Vec<_>, Vec<_>) = self
@@ -152,8 +162,8 @@ mod tests {
 
     fn timestamps(stretch: &mut Stretch) -> Vec<CommitTs> {
         let mut found = Vec::new();
-        let seen = stretch.rows.for_each(|_, row| {
-            found.push(row.commit_ts);
+        let seen = stretch.rows.for_each_group(|group| {
+            found.extend(group.iter().map(|(_, row)| row.commit_ts));
             Ok(())
         });
         seen.expect("readable rows");
@@ -192,6 +202,36 @@ mod tests {
             timestamps(&mut take(&mut assembly, 0).expect("a stretch to 13")),
             Vec::<u64>::new()
         );
+    }
+
+    #[test]
+    fn a_stretch_that_does_not_fit_into_memory_is_cut_between_commits() {
+        let memory = 4 * row(1).byte_len();
+        let mut assembly = Assembly::new(0, vec![0].into(), spill(memory));
+        for (offset, ts) in [(0, 10), (1, 20), (2, 20), (3, 30), (4, 40), (5, 50)] {
+            push(&mut assembly, 0, offset, Message::Row(row(ts)));
+        }
+        push(&mut assembly, 0, 6, Message::Watermark(61));
+        let mut taken = Vec::new();
+        let mut from = 0;
+        while let Some(mut stretch) = take(&mut assembly, 0) {
+            let found = timestamps(&mut stretch);
+            assert_eq!(stretch.from, from);
+            assert!(found.iter().all(|ts| (from + 1..=stretch.to).contains(ts)));
+            from = stretch.to;
+            // What waits is read again after a crash.
+            let waits = [10, 20, 20, 30, 40, 50]
+                .iter()
+                .position(|ts| *ts > stretch.to);
+            assert_eq!(
+                stretch.offsets,
+                vec![waits.map_or(7, |at| at as i64)].into()
+            );
+            taken.push(found);
+        }
+        assert_eq!(from, 60);
+        assert!(taken.len() > 1, "{taken:?}");
+        assert_eq!(taken.concat(), [10, 20, 20, 30, 40, 50]);
     }
 
     #[test]

@@ -7,6 +7,15 @@ use crate::schema::TableName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+/// How many runs a full memory makes.
+const RUNS_OF_MEMORY: usize = 4;
+
+/// The most rows of a group.
+const GROUP_ROWS: usize = 4_096;
+
+/// The bytes after which a group that is read from disk ends.
+const GROUP_BYTES: usize = 4 << 20;
+
 /// Where rows go that do not fit into memory, and how many bytes do.
 #[derive(Clone, Debug)]
 pub struct Spill {
@@ -76,12 +85,49 @@ impl Backlog {
         self.memory_bytes += row.byte_len();
         self.memory.push((position, row));
         if self.memory_bytes > self.spill.memory_bytes {
-            let rows = std::mem::take(&mut self.memory);
-            self.runs
-                .push(Run::write(&self.spill, &rows, self.memory_bytes)?);
-            self.memory_bytes = 0;
+            self.write_runs()?;
         }
         Ok(())
+    }
+
+    /// Writes what is in memory to disk, in runs that follow each other in time, so that a stretch
+    /// can be cut between them.
+    fn write_runs(&mut self) -> Result<()> {
+        let mut rows = std::mem::take(&mut self.memory);
+        rows.sort_by_key(|(_, row)| row.commit_ts);
+        let most = std::mem::take(&mut self.memory_bytes) / RUNS_OF_MEMORY;
+        let (mut from, mut bytes) = (0, 0);
+        for next in 0..rows.len() {
+            bytes += rows[next].1.byte_len();
+            if bytes > most || next + 1 == rows.len() {
+                let run = Run::write(&self.spill, &rows[from..=next], bytes)?;
+                self.runs.push(run);
+                (from, bytes) = (next + 1, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the latest timestamp, not above `to`, up to which the rows take about `bytes` at most:
+    /// that of a commit, and of the earliest one if even that takes more.
+    pub fn cut(&self, to: CommitTs, bytes: usize) -> CommitTs {
+        if self.byte_len() <= bytes {
+            return to;
+        }
+        let runs = self.runs.iter().map(|run| (run.most, run.bytes));
+        let memory = self.memory.iter();
+        let memory = memory.map(|(_, row)| (row.commit_ts, row.byte_len()));
+        let mut pieces: Vec<_> = runs.chain(memory).filter(|(ts, _)| *ts <= to).collect();
+        pieces.sort_unstable();
+        let (mut sum, mut fits) = (0, None);
+        for commit in pieces.chunk_by(|a, b| a.0 == b.0) {
+            sum += commit.iter().map(|(_, bytes)| bytes).sum::<usize>();
+            if sum > bytes {
+                return fits.unwrap_or(commit[0].0);
+            }
+            fits = Some(commit[0].0);
+        }
+        to
     }
 
     /// Returns the bytes of all rows.
@@ -145,19 +191,32 @@ impl Backlog {
             .collect()
     }
 
-    /// Shows each row and where it stood, in no particular order.
+    /// Shows all rows and where they stood, in groups and in no particular order.
     ///
     /// # Errors
     /// If rows on disk cannot be read, or with the first error of `see`.
-    pub fn for_each(
+    pub fn for_each_group(
         &mut self,
-        mut see: impl FnMut(Position, &RowChange) -> Result<()>,
+        mut see: impl FnMut(&[(Position, RowChange)]) -> Result<()>,
     ) -> Result<()> {
+        let mut group = Vec::new();
         for run in &mut self.runs {
-            run.for_each(|position, row| see(position, &row))?;
+            let mut bytes = 0;
+            run.for_each(|position, row| {
+                bytes += row.byte_len();
+                group.push((position, row));
+                if bytes < GROUP_BYTES && group.len() < GROUP_ROWS {
+                    return Ok(());
+                }
+                see(&group)?;
+                group.clear();
+                bytes = 0;
+                Ok(())
+            })?;
+            see(&group)?;
+            group.clear();
         }
-        let mut memory = self.memory.iter();
-        memory.try_for_each(|(position, row)| see(*position, row))
+        self.memory.chunks(GROUP_ROWS).try_for_each(see)
     }
 }
 
@@ -240,8 +299,8 @@ mod tests {
 
     fn timestamps(backlog: &mut Backlog) -> Vec<CommitTs> {
         let mut found = Vec::new();
-        let seen = backlog.for_each(|_, row| {
-            found.push(row.commit_ts);
+        let seen = backlog.for_each_group(|group| {
+            found.extend(group.iter().map(|(_, row)| row.commit_ts));
             Ok(())
         });
         seen.expect("readable rows");
@@ -259,6 +318,33 @@ mod tests {
             backlog.push(position, row(ts)).expect("room");
         }
         backlog
+    }
+
+    #[test]
+    fn a_stretch_is_cut_behind_the_last_commit_that_fits() {
+        let row_bytes = row(1).byte_len();
+        for memory_bytes in [row_bytes, 3 * row_bytes, 1 << 20] {
+            let mut backlog = filled(memory_bytes);
+            let position = Position::default();
+            backlog.push(position, row(2)).expect("room");
+            for (to, rows, cut) in [(9, 9, 9), (100, 8, 100), (9, 0, 1), (2, 1, 1), (2, 3, 2)] {
+                let found = backlog.cut(to, rows * row_bytes);
+                assert!(found >= cut, "{memory_bytes} {to} {rows}");
+                // Rows on disk are cut between runs only.
+                assert!(found == cut || memory_bytes < 1 << 20);
+                assert!(found <= to);
+            }
+            let mut taken = Vec::new();
+            while backlog.byte_len() > 0 {
+                let cut = backlog.cut(100, 2 * row_bytes);
+                let mut stretch = backlog.take_up_to(cut).expect("readable rows");
+                let found = timestamps(&mut stretch);
+                assert!(!found.is_empty() && found.iter().all(|ts| *ts <= cut));
+                assert!(timestamps(&mut backlog).iter().all(|ts| *ts > cut));
+                taken.extend(found);
+            }
+            assert_eq!(taken, [1, 2, 2, 3, 5, 7, 8, 9], "{memory_bytes}");
+        }
     }
 
     #[test]

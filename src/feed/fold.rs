@@ -2,17 +2,22 @@
 
 use super::part::{LastImages, Step};
 use super::{
-    Backlog, Certainty, FoldedRow, Image, LastState, Origin, Part, RowChange, Zone, packed_row,
+    Backlog, Certainty, FoldedRow, Image, LastState, Origin, Part, Position, RowChange, Zone,
+    packed_row,
 };
 use crate::error::Result;
 use crate::row::{Canonical, Cells, Kind, Rows, Spool};
 use crate::schema::{Table, TableName};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// The most parts into which a stretch is cut; each is a file while the stretch lasts.
 const PARTS_MAX: usize = 128;
+
+/// The least changes for which another thread is worth its while.
+const GROUP_OF_THREAD: usize = 64;
 
 /// The last images of all keys that a stretch touched.
 #[derive(Debug)]
@@ -49,46 +54,54 @@ pub fn fold(
     rows: &mut Backlog,
     tables: &BTreeMap<TableName, Arc<Table>>,
     zone: Zone,
-    applies: impl Fn(&RowChange) -> bool,
+    applies: impl Fn(&RowChange) -> bool + Sync,
 ) -> Result<std::result::Result<Folded, FoldError>> {
     let places: BTreeMap<&TableName, usize> = tables.keys().zip(0..).collect();
-    let mut keyed: Vec<Keyed> = tables
+    let keyed: Vec<Keyed> = tables
         .values()
         .map(|table| Keyed::new(table, zone))
         .collect();
+    let steps = |canonical: &mut Canonical, (position, change): &(Position, RowChange)| {
+        let place = *places.get(&change.table).filter(|_| applies(change))?;
+        let origin = Origin {
+            commit_ts: change.commit_ts,
+            position: *position,
+        };
+        let steps = keyed[place].steps(change, origin, canonical);
+        Some(steps.map(|steps| (place, steps)).map_err(|what| FoldError {
+            table: change.table.clone(),
+            origin,
+            what,
+        }))
+    };
     let mut folding = Folding::new(rows, tables)?;
     let mut unfit: Option<FoldError> = None;
     let mut changes = 0;
     let mut old_values = false;
-    rows.for_each(|position, change| {
-        let Some(place) = places.get(&change.table).filter(|_| applies(change)) else {
-            return Ok(());
-        };
-        changes += 1;
-        let origin = Origin {
-            commit_ts: change.commit_ts,
-            position,
-        };
-        match keyed[*place].steps(change, origin) {
-            Ok((left, taken)) => {
-                old_values |= left.is_some() && taken.is_some();
-                let mut steps = left.into_iter().chain(taken);
-                steps.try_for_each(|step| folding.add(*place, step))
-            }
-            Err(what) => {
-                let earlier = unfit
-                    .as_ref()
-                    .is_none_or(|at| origin.commit_ts < at.origin.commit_ts);
-                if earlier {
-                    unfit = Some(FoldError {
-                        table: change.table.clone(),
-                        origin,
-                        what,
-                    });
+    rows.for_each_group(|group| {
+        // Decoding is what folding takes its time for, and no change needs another.
+        let decoded: Vec<_> = group
+            .par_iter()
+            .with_min_len(GROUP_OF_THREAD)
+            .map_init(Canonical::new, steps)
+            .collect();
+        for steps in decoded.into_iter().flatten() {
+            changes += 1;
+            match steps {
+                Ok((place, (left, taken))) => {
+                    old_values |= left.is_some() && taken.is_some();
+                    let mut steps = left.into_iter().chain(taken);
+                    steps.try_for_each(|step| folding.add(place, step))?;
                 }
-                Ok(())
+                Err(error) => {
+                    let at = |error: &FoldError| error.origin.commit_ts;
+                    if unfit.as_ref().is_none_or(|other| at(&error) < at(other)) {
+                        unfit = Some(error);
+                    }
+                }
             }
         }
+        Ok(())
     })?;
     Ok(match unfit {
         Some(error) => Err(error),
@@ -162,7 +175,6 @@ struct Keyed {
     identity: usize,
     zone: Zone,
     kinds: Vec<Kind>,
-    canonical: Canonical,
 }
 
 impl Keyed {
@@ -178,32 +190,32 @@ impl Keyed {
             identity,
             zone,
             kinds,
-            canonical: Canonical::new(),
         }
     }
 
     /// Returns what a change did to the key that it left, and to the one that it took.
     fn steps(
-        &mut self,
+        &self,
         change: &RowChange,
         origin: Origin,
+        canonical: &mut Canonical,
     ) -> std::result::Result<(Option<Step>, Option<Step>), String> {
         let images = change.images()?;
         if let Some(after) = &images.after
             && !change.key_only
-            && after.len() != self.table.sent_columns()
+            && after.columns() != self.table.sent_columns()
         {
             return Err("the message has other columns than the table".to_owned());
         }
         let mut left = None;
         if let Some(mut before) = images.before {
             // With `only-output-updated-columns` the old image lacks what did not change.
-            for (name, value) in images.after.iter().flatten() {
-                before.entry(name.clone()).or_insert_with(|| value.clone());
+            if let Some(after) = &images.after {
+                before.complete_with(after);
             }
             let key = self.key(&before)?;
             let state = LastState::Gone;
-            left = Some(self.step(key, state, origin)?);
+            left = Some(self.step(key, state, origin, canonical)?);
         }
         let Some(after) = images.after else {
             return Ok((left, None));
@@ -212,14 +224,14 @@ impl Keyed {
             true => (self.key(&after)?, LastState::Unread),
             false => self.whole(&after)?,
         };
-        Ok((left, Some(self.step(key, state, origin)?)))
+        Ok((left, Some(self.step(key, state, origin, canonical)?)))
     }
 
     /// Takes the key out of an image that may lack other columns.
     fn key(&self, image: &Image<'_>) -> std::result::Result<Vec<u8>, String> {
         let mut key = Rows::new();
         let packed = packed_row(&self.table, self.identity, image, self.zone, &mut key);
-        let certainty = packed.map_err(|what| match image.len() < self.table.sent_columns() {
+        let certainty = packed.map_err(|what| match image.columns() < self.table.sent_columns() {
             true => format!("{what}, which holds TiCDC's handle key only: rowproof needs another"),
             false => what,
         });
@@ -246,12 +258,13 @@ impl Keyed {
     }
 
     fn step(
-        &mut self,
+        &self,
         key: Vec<u8>,
         state: LastState,
         origin: Origin,
+        canonical: &mut Canonical,
     ) -> std::result::Result<Step, String> {
-        let canonical = self.canonical.row(&self.kinds, &key);
+        let canonical = canonical.row(&self.kinds, &key);
         Ok(Step {
             canonical: canonical.map_err(|error| error.to_string())?.to_vec(),
             row: FoldedRow {

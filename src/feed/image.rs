@@ -5,6 +5,8 @@ use crate::row::{Kind, Rows};
 use crate::schema::{Column, Table};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use std::borrow::Cow;
 
 /// The flag of columns whose charset is binary: their strings are escaped, see [`unescape`].
 const FLAG_BINARY: u64 = 1;
@@ -40,15 +42,15 @@ pub fn packed_row(
     zone: Zone,
     rows: &mut Rows,
 ) -> Result<Certainty, String> {
-    let mut cells: Vec<Option<Vec<u8>>> = Vec::with_capacity(columns);
     let mut certainty = Certainty::Certain;
     for (place, column) in table.columns[..columns].iter().enumerate() {
         // TiCDC sends no virtual columns, and the target computes its own.
         if column.is_virtual() {
-            cells.push(None);
+            rows.push_cell(None);
             continue;
         }
-        let value = find(image, &column.name)
+        let value = image
+            .get(&column.name)
             .ok_or_else(|| format!("column {} is missing in the message", column.name))?;
         let cell = match doubt(column, value, zone) {
             None => cell(column, value, zone)
@@ -61,9 +63,9 @@ pub fn packed_row(
                 None
             }
         };
-        cells.push(cell);
+        rows.push_cell(cell.as_deref());
     }
-    rows.push_row(cells.iter().map(Option::as_deref));
+    rows.end_row();
     Ok(certainty)
 }
 
@@ -100,44 +102,37 @@ fn holds_lost_bytes(raw: &str) -> bool {
     false
 }
 
-fn find<'i, 'a>(image: &'i Image<'a>, name: &str) -> Option<&'i ColumnValue<'a>> {
-    image.get(name).or_else(|| {
-        image
-            .iter()
-            .find(|(other, _)| other.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-    })
-}
-
-fn cell(
-    column: &Column,
-    value: &ColumnValue<'_>,
+fn cell<'a>(
+    column: &'a Column,
+    value: &ColumnValue<'a>,
     zone: Zone,
-) -> Result<Option<Vec<u8>>, &'static str> {
+) -> Result<Option<Cow<'a, [u8]>>, &'static str> {
     let Some(raw) = value.value else {
         return Ok(None);
     };
     let raw = raw.get();
     let cell = match &column.kind {
-        Kind::Integer | Kind::Year | Kind::Bit => number(raw, "an integer")?.into_bytes(),
-        Kind::Double => number(raw, "a number")?.into_bytes(),
-        Kind::Float => widened(raw)?.into_bytes(),
-        Kind::Temporal(_) if column.is_timestamp() => timestamp(&string(raw)?, zone)?.into_bytes(),
-        Kind::Decimal | Kind::Temporal(_) | Kind::Json => string(raw)?.into_bytes(),
-        Kind::Char | Kind::Text | Kind::Binary(_) | Kind::Bytes => bytes(value, &string(raw)?)?,
-        Kind::Enum(labels) => enum_label(labels, raw)?,
-        Kind::Set(labels) => set_labels(labels, raw)?,
+        Kind::Integer | Kind::Year | Kind::Bit => number(raw, "an integer")?.into(),
+        Kind::Double => number(raw, "a number")?.into(),
+        Kind::Float => widened(raw)?.into_bytes().into(),
+        Kind::Temporal(_) if column.is_timestamp() => {
+            timestamp(&string(raw)?, zone)?.into_bytes().into()
+        }
+        Kind::Decimal | Kind::Temporal(_) | Kind::Json => as_bytes(string(raw)?),
+        Kind::Char | Kind::Text | Kind::Binary(_) | Kind::Bytes => bytes(value, string(raw)?)?,
+        Kind::Enum(labels) => enum_label(labels, raw)?.into(),
+        Kind::Set(labels) => set_labels(labels, raw)?.into(),
     };
     Ok(Some(cell))
 }
 
 /// Returns a JSON number as its own text, so that none of its digits is lost.
-fn number(raw: &str, expected: &'static str) -> Result<String, &'static str> {
+fn number<'a>(raw: &'a str, expected: &'static str) -> Result<&'a [u8], &'static str> {
     let numeric = raw
         .bytes()
         .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     if numeric {
-        Ok(raw.to_owned())
+        Ok(raw.as_bytes())
     } else {
         Err(expected)
     }
@@ -159,17 +154,31 @@ fn timestamp(local: &str, zone: Zone) -> Result<String, &'static str> {
     }
 }
 
-fn string(raw: &str) -> Result<String, &'static str> {
-    serde_json::from_str(raw).map_err(|_| "a string")
+/// Returns a JSON string, borrowed unless it holds escapes.
+fn string(raw: &str) -> Result<Cow<'_, str>, &'static str> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    let text: Text<'_> = serde_json::from_str(raw).map_err(|_| "a string")?;
+    Ok(text.0)
 }
 
-fn bytes(value: &ColumnValue<'_>, text: &str) -> Result<Vec<u8>, &'static str> {
+fn as_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
+fn bytes<'a>(value: &ColumnValue<'_>, text: Cow<'a, str>) -> Result<Cow<'a, [u8]>, &'static str> {
     if BLOB_CODES.contains(&value.type_code) {
-        STANDARD.decode(text).map_err(|_| "base64")
-    } else if value.flags & FLAG_BINARY != 0 {
-        unescape(text).ok_or("an escaped binary string")
+        let decoded = STANDARD.decode(text.as_bytes());
+        decoded.map(Cow::Owned).map_err(|_| "base64")
+    } else if value.flags & FLAG_BINARY != 0 && text.contains('\\') {
+        let unescaped = unescape(&text).ok_or("an escaped binary string")?;
+        Ok(Cow::Owned(unescaped))
     } else {
-        Ok(text.as_bytes().to_vec())
+        Ok(as_bytes(text))
     }
 }
 
@@ -221,13 +230,13 @@ fn control(code: char) -> Option<u8> {
 }
 
 /// Returns the label of an ENUM's 1-based index; 0 is the error value, which reads as ''.
-fn enum_label(labels: &[String], raw: &str) -> Result<Vec<u8>, &'static str> {
+fn enum_label<'a>(labels: &'a [String], raw: &str) -> Result<&'a [u8], &'static str> {
     let index: usize = raw.parse().map_err(|_| "an index of a label")?;
     if index == 0 {
-        return Ok(Vec::new());
+        return Ok(b"");
     }
     let label = labels.get(index - 1).ok_or("an index of a known label")?;
-    Ok(label.clone().into_bytes())
+    Ok(label.as_bytes())
 }
 
 fn set_labels(labels: &[String], raw: &str) -> Result<Vec<u8>, &'static str> {
@@ -269,8 +278,8 @@ mod tests {
     #[test]
     fn labels_come_from_the_schema() {
         let labels = ["red".to_owned(), "green".to_owned(), "blue".to_owned()];
-        assert_eq!(enum_label(&labels, "3"), Ok(b"blue".to_vec()));
-        assert_eq!(enum_label(&labels, "0"), Ok(Vec::new()));
+        assert_eq!(enum_label(&labels, "3"), Ok(b"blue".as_slice()));
+        assert_eq!(enum_label(&labels, "0"), Ok(b"".as_slice()));
         assert!(enum_label(&labels, "4").is_err());
         assert_eq!(set_labels(&labels, "5"), Ok(b"red,blue".to_vec()));
         assert!(set_labels(&labels, "8").is_err());
@@ -310,7 +319,7 @@ mod tests {
             let table = table(TableName::new("s", "t"), columns, Vec::new());
             if let Ok(value) = serde_json::from_str(&json) {
                 let value = ColumnValue { type_code, flags, value: Some(value) };
-                let _ = packed_row(&table, 1, &Image::from([("c".to_owned(), value)]), Zone::default(), &mut Rows::new());
+                let _ = packed_row(&table, 1, &Image::from_iter([("c".into(), value)]), Zone::default(), &mut Rows::new());
             }
         }
     }

@@ -191,7 +191,7 @@ impl World {
             row,
             tables,
             Zone::default(),
-            spill(1 << 20),
+            spill(400),
         );
         (follow, offset)
     }
