@@ -8,69 +8,97 @@ use crate::row::{Kind, hex};
 /// Numbers stand bare, binary values in hexadecimal, all else quoted. The literal means the same
 /// on TiDB, OceanBase and MySQL when the session has rowproof's `sql_mode` and UTC.
 pub fn literal(kind: &Kind, cell: Option<&[u8]>) -> String {
+    let mut sql = String::new();
+    push_literal(kind, cell, &mut sql);
+    sql
+}
+
+/// Appends the [`literal`] of a cell to a statement, which has millions of them.
+pub fn push_literal(kind: &Kind, cell: Option<&[u8]>, sql: &mut String) {
     let Some(bytes) = cell else {
-        return "NULL".to_owned();
+        sql.push_str("NULL");
+        return;
     };
     match kind {
-        Kind::Integer | Kind::Decimal | Kind::Year | Kind::Bit if is_number(bytes) => {
-            String::from_utf8_lossy(bytes).into_owned()
-        }
-        // Without an exponent it would be a decimal, which knows no -0.
-        Kind::Float | Kind::Double if is_number(bytes) => {
-            let exponent = if bytes.iter().any(|byte| b"eE".contains(byte)) {
-                ""
-            } else {
-                "e0"
-            };
-            format!("{}{exponent}", String::from_utf8_lossy(bytes))
-        }
+        Kind::Integer | Kind::Decimal | Kind::Year | Kind::Bit => match number(bytes) {
+            Some(number) => sql.push_str(number),
+            None => push_text(bytes, sql),
+        },
+        Kind::Float | Kind::Double => match number(bytes) {
+            Some(number) => {
+                sql.push_str(number);
+                // Without an exponent it would be a decimal, which knows no -0.
+                if !number.bytes().any(|byte| b"eE".contains(&byte)) {
+                    sql.push_str("e0");
+                }
+            }
+            None => push_text(bytes, sql),
+        },
         // A literal that is shorter than the column is not found by `=`.
         Kind::Binary(width) if bytes.len() < *width as usize => {
             let mut padded = bytes.to_vec();
             padded.resize(*width as usize, 0);
-            format!("x'{}'", hex(&padded))
+            push_hex(&padded, sql);
         }
-        Kind::Binary(_) | Kind::Bytes => {
-            if bytes.is_empty() {
-                "''".to_owned()
-            } else {
-                format!("x'{}'", hex(bytes))
-            }
-        }
-        Kind::Json => json_literal(bytes),
-        _ => text_literal(bytes),
+        Kind::Binary(_) | Kind::Bytes if bytes.is_empty() => sql.push_str("''"),
+        Kind::Binary(_) | Kind::Bytes => push_hex(bytes, sql),
+        Kind::Json => sql.push_str(&json_literal(bytes)),
+        _ => push_text(bytes, sql),
     }
 }
 
 /// Returns a quoted string literal; bytes that are not UTF-8 are written in hexadecimal.
 pub fn text_literal(bytes: &[u8]) -> String {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return format!("_utf8mb4 x'{}'", hex(bytes));
-    };
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('\'');
-    for character in text.chars() {
-        match character {
-            '\'' => quoted.push_str("\\'"),
-            '\\' => quoted.push_str("\\\\"),
-            '\0' => quoted.push_str("\\0"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\u{1a}' => quoted.push_str("\\Z"),
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('\'');
-    quoted
+    let mut sql = String::with_capacity(bytes.len() + 2);
+    push_text(bytes, &mut sql);
+    sql
 }
 
-/// Tells whether the bytes are a number that may stand bare in SQL: nothing else ever does.
-fn is_number(bytes: &[u8]) -> bool {
-    !bytes.is_empty()
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte))
-        && bytes.iter().any(u8::is_ascii_digit)
+fn push_hex(bytes: &[u8], sql: &mut String) {
+    sql.push_str("x'");
+    sql.push_str(&hex(bytes));
+    sql.push('\'');
+}
+
+fn push_text(bytes: &[u8], sql: &mut String) {
+    let Ok(mut rest) = std::str::from_utf8(bytes) else {
+        sql.push_str("_utf8mb4 ");
+        push_hex(bytes, sql);
+        return;
+    };
+    sql.push('\'');
+    // All that must be escaped is ASCII, so that a text can be cut before and behind it.
+    while let Some((place, escape)) = first_escape(rest) {
+        sql.push_str(&rest[..place]);
+        sql.push_str(escape);
+        rest = &rest[place + 1..];
+    }
+    sql.push_str(rest);
+    sql.push('\'');
+}
+
+/// Returns the place of the first character that must be escaped, and how it is written.
+fn first_escape(text: &str) -> Option<(usize, &'static str)> {
+    let escape = |byte: u8| {
+        Some(match byte {
+            b'\'' => "\\'",
+            b'\\' => "\\\\",
+            b'\0' => "\\0",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            0x1a => "\\Z",
+            _ => return None,
+        })
+    };
+    let mut bytes = text.bytes().enumerate();
+    bytes.find_map(|(place, byte)| Some((place, escape(byte)?)))
+}
+
+/// Returns the bytes as text if they are a number that may stand bare in SQL: nothing else ever does.
+fn number(bytes: &[u8]) -> Option<&str> {
+    let may_be = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+    let is_number = bytes.iter().all(may_be) && bytes.iter().any(u8::is_ascii_digit);
+    is_number.then(|| std::str::from_utf8(bytes).ok()).flatten()
 }
 
 #[cfg(test)]

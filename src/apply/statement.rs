@@ -1,9 +1,8 @@
 //! The statements that write rows.
 
-use super::literal;
+use super::literal::{literal, push_literal};
 use crate::row::{Cells, Kind};
 use crate::schema::{Column, Table, quote};
-use std::fmt::Write;
 
 /// The bytes after which a statement ends and the next begins: far below `max_allowed_packet`, and
 /// long enough that the round trips do not count.
@@ -76,7 +75,11 @@ pub fn key_condition(table: &Table, key: &[u8]) -> String {
         .key()
         .iter()
         .zip(Cells::of(key))
-        .map(|(column, cell)| format!("{} = {}", compared(column), number_or_literal(column, cell)))
+        .map(|(column, cell)| {
+            let mut sql = format!("{} = ", compared(column));
+            push_number_or_literal(column, cell, &mut sql);
+            sql
+        })
         .collect();
     conditions.join(" AND ")
 }
@@ -137,11 +140,11 @@ fn compared(column: &Column) -> String {
     }
 }
 
-/// Returns the number of an ENUM or a SET, and else the literal.
-fn number_or_literal(column: &Column, cell: Option<&[u8]>) -> String {
+/// Appends the number of an ENUM or a SET, and else the literal.
+fn push_number_or_literal(column: &Column, cell: Option<&[u8]>, sql: &mut String) {
     match cell.and_then(|cell| label_number(&column.kind, cell)) {
-        Some(number) => number.to_string(),
-        None => literal(&column.kind, cell),
+        Some(number) => sql.push_str(&number.to_string()),
+        None => push_literal(&column.kind, cell, sql),
     }
 }
 
@@ -182,11 +185,12 @@ fn push_key(table: &Table, key: &[u8], sql: &mut String) {
     if table.key_len > 1 {
         sql.push('(');
     }
-    let cells = table.key().iter().zip(Cells::of(key));
-    let values: Vec<String> = cells
-        .map(|(column, cell)| number_or_literal(column, cell))
-        .collect();
-    sql.push_str(&values.join(", "));
+    for (place, (column, cell)) in table.key().iter().zip(Cells::of(key)).enumerate() {
+        if place > 0 {
+            sql.push_str(", ");
+        }
+        push_number_or_literal(column, cell, sql);
+    }
     if table.key_len > 1 {
         sql.push(')');
     }
@@ -206,7 +210,7 @@ fn push_cells<'a>(cells: impl Iterator<Item = (&'a Column, Option<&'a [u8]>)>, s
         if place > 0 {
             sql.push_str(", ");
         }
-        write!(sql, "{}", literal(&column.kind, cell)).expect("writing to a string succeeds");
+        push_literal(&column.kind, cell, sql);
     }
 }
 

@@ -34,8 +34,8 @@ pub const APPLIER_SLOT: u32 = 0;
 /// How long after a fence the next one is made when nothing has changed.
 const IDLE_FENCE: Duration = Duration::from_millis(100);
 
-/// How many records are read ahead of the applier.
-const RECORDS_AHEAD: usize = 1_024;
+/// How many records are read ahead of the applier, and taken in at once; their bytes are bounded too.
+const RECORDS_AHEAD: usize = 16_384;
 
 /// The bytes of waiting changes above which a batch is taken before more is read.
 const WAITING_BYTES_MAX: usize = 32 << 20;
@@ -190,12 +190,22 @@ impl Following {
                     .await?;
             }
         }
+        let began = Instant::now();
         let Some(mut batch) = follow.batch()? else {
             return Ok(false);
         };
+        let folded = began.elapsed();
         guards.0.look(follow, &mut batch, &mut links.0).await?;
         guards.1.look(follow, &mut batch, &mut links.0).await?;
         let fence = self.apply_or_hold(follow, &mut batch, links, crew).await?;
+        let applied = began.elapsed() - folded;
+        tracing::debug!(
+            w = fence.w,
+            changes = batch.changes,
+            ?folded,
+            ?applied,
+            "a batch is applied"
+        );
         self.status.update(|status| {
             status.waiting_for = None;
             status.fence = Some(fence);
@@ -213,7 +223,9 @@ impl Following {
         batch.parts.iter_mut().for_each(Part::forget_images);
         let job = ProofJob { fence, batch };
         // The prover ends first only when it failed; its error is the one to report.
+        let sending = Instant::now();
         let _ = self.proofs.send(job).await;
+        tracing::debug!(waited = ?sending.elapsed(), "sent to be proven");
         Ok(true)
     }
 
