@@ -6,16 +6,16 @@ use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::{Link, Retries};
 use super::moves::MoveGuard;
-use super::prove::ProofJob;
 use super::reader::{Ahead, Claims, Reader};
 use super::schema::Making;
 use super::status::StatusBoard;
 use super::timezone::ZoneCheck;
+use super::unproven::{ToProve, Unproven};
 use crate::broker::{Feed, FeedEvent};
 use crate::database::{Catalog, Record, collations};
 use crate::engine::{Batch, Follow};
 use crate::error::Result;
-use crate::feed::{Offsets, Part};
+use crate::feed::Offsets;
 use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
 use crate::proof::{Counts, Reason, Verdict};
@@ -56,7 +56,7 @@ pub struct Following {
     /// The lease under which rows are written.
     pub lease: Lease,
     /// Where batches go to be proven.
-    pub proofs: mpsc::Sender<ProofJob>,
+    pub proofs: ToProve,
     /// Cancelled when the operator stops the work, or the wanted state is reached.
     pub stop: CancellationToken,
 }
@@ -219,13 +219,9 @@ impl Following {
                 .request_bases(std::slice::from_ref(name))
                 .await?;
         }
-        // The proof reads both sides by key: the images are done with.
-        batch.parts.iter_mut().for_each(Part::forget_images);
-        let job = ProofJob { fence, batch };
-        // The prover ends first only when it failed; its error is the one to report.
         let sending = Instant::now();
-        let _ = self.proofs.send(job).await;
-        tracing::debug!(waited = ?sending.elapsed(), "sent to be proven");
+        self.proofs.send(Unproven::of(fence, batch)).await;
+        tracing::debug!(waited = ?sending.elapsed(), "handed over to be proven");
         Ok(true)
     }
 

@@ -7,16 +7,17 @@ use super::lease::{Lease, StateLock};
 use super::link::Links;
 use super::load::Load;
 use super::precheck::{Level, precheck, start_of_load};
-use super::prove::{BATCHES_AHEAD, Prover};
+use super::prove::Prover;
 use super::schema::Making;
 use super::status::StatusBoard;
+use super::unproven::proof_queue;
 use crate::broker::Feed;
 use crate::database::{Catalog, Record, Session, TaskRow, collations, current_ts, newest_fence};
 use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Offsets, Spill};
 use crate::fence::{BaseState, Fence, FenceRow, FenceState};
-use crate::journal::{FoundBy, Journal, Phase, Status, TableRow};
+use crate::journal::{Backlog, FoundBy, Journal, Phase, Status, TableRow};
 use crate::proof::{Counts, How, Reason, TableProof, Verdict};
 use crate::schema::{Table, TableName};
 use crate::task::Task;
@@ -24,7 +25,6 @@ use crate::web;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -506,7 +506,9 @@ impl Run {
             })
             .await?;
         let stop = self.stop.child_token();
-        let (jobs, queue) = mpsc::channel(BATCHES_AHEAD);
+        self.status
+            .update(|status| status.unproven = Backlog::default());
+        let (jobs, queue) = proof_queue(self.status.clone());
         let prover = Prover {
             task: self.task.clone(),
             record: record.clone(),

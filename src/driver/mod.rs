@@ -28,6 +28,7 @@ mod sourced;
 mod status;
 mod timezone;
 mod trust;
+mod unproven;
 mod whole;
 
 pub use check::{CheckOutcome, CheckedTable, CheckedView, check};

@@ -7,12 +7,11 @@ use super::fresh_base::BaseProof;
 use super::held::described;
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
+use super::unproven::{Touched, Unproven, Waiting};
 use crate::apply::lookup_condition;
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::database::{Record, source_scan, target_scan};
-use crate::engine::Batch;
-use crate::error::{ErrorKind, Result};
-use crate::feed::{FoldedRow, FoldedTable};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fence::{BaseState, Fence};
 use crate::journal::{BatchRow, FoundBy, Journal, now_ms};
 use crate::proof::{Comparison, DifferenceKind, Reason};
@@ -21,23 +20,11 @@ use crate::schema::{Table, TableName};
 use crate::task::Task;
 use futures_util::future::try_join_all;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
-use tokio::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How many keys one query looks up.
 const KEYS_PER_QUERY: usize = 500;
-
-/// How many batches may wait to be proven before the applier waits.
-pub const BATCHES_AHEAD: usize = 16;
-
-/// A batch that was applied, and its fence.
-#[derive(Debug)]
-pub struct ProofJob {
-    /// The fence at the end of the batch.
-    pub fence: Fence,
-    /// The batch.
-    pub batch: Batch,
-}
 
 /// Proves batches while the next ones are applied.
 #[derive(Debug)]
@@ -55,26 +42,30 @@ pub struct Prover {
 }
 
 impl Prover {
-    /// Proves batches in their order until no more come.
+    /// Proves what is applied until no more comes: all batches that wait at once, at the newest of
+    /// their fences.
     ///
     /// # Errors
     /// If a side cannot be read for a reason that does not lie in one table: what does, or that a
     /// snapshot has expired, withdraws the verdict of the table in question.
-    pub async fn run(self, mut jobs: mpsc::Receiver<ProofJob>) -> Result<()> {
+    pub async fn run(self, mut waiting: Waiting) -> Result<()> {
         let mut all: Vec<Links> = (0..self.task.workers)
             .map(|_| Links::new(&self.task))
             .collect();
-        while let Some(mut job) = jobs.recv().await {
-            let withdrawn = self.prove(&mut all, &mut job).await?;
+        while let Some(mut unproven) = waiting.next().await {
+            let withdrawn = self.prove(&mut all, &mut unproven, &mut waiting).await?;
             failpoint::pass("proof-before-recorded");
-            self.journal
-                .set_proven(job.fence, &job.batch.offsets)
-                .await?;
+            let fence = unproven.fence;
+            self.journal.set_proven(fence, &unproven.offsets).await?;
             failpoint::pass("proof-recorded");
-            self.status.update(|status| status.proven = Some(job.fence));
+            self.status.update(|status| {
+                status.proven = Some(fence);
+                status.unproven.batches -= unproven.batches;
+                status.unproven.keys -= unproven.keys;
+            });
             let mut retries = Retries::new();
             let links = &mut all[0];
-            while let Err(error) = self.conclude_bases(links, &job, &withdrawn).await {
+            while let Err(error) = self.conclude_bases(links, &unproven, &withdrawn).await {
                 links.reset();
                 retries.pause(error.at("recording a fresh base")).await?;
             }
@@ -88,16 +79,16 @@ impl Prover {
     async fn conclude_bases(
         &self,
         links: &mut Links,
-        job: &ProofJob,
+        proven: &Unproven,
         withdrawn: &BTreeSet<TableName>,
     ) -> Result<()> {
-        if job.batch.joined.is_empty() {
+        if proven.joined.is_empty() {
             return Ok(());
         }
         let target = links.target.session().await?;
         for base in self.record.fresh_bases(target).await? {
             let name = &base.table.name;
-            if base.state != BaseState::Joined || !job.batch.joined.contains(name) {
+            if base.state != BaseState::Joined || !proven.joined.contains(name) {
                 continue;
             }
             let proof = base.proof.as_deref().map(serde_json::from_str::<BaseProof>);
@@ -108,7 +99,8 @@ impl Prover {
                 self.journal
                     .close_differences_before(name, Fence { w, s })
                     .await?;
-                let (verdict, by, w) = (proof.carried(job.fence), FoundBy::Load, job.fence.w);
+                let (fence, by) = (proven.fence, FoundBy::Load);
+                let (verdict, w) = (proof.carried(fence), fence.w);
                 self.journal
                     .set_table(&base.table, by, &verdict, proof.counts, &proof.digest, w)
                     .await?;
@@ -121,45 +113,54 @@ impl Prover {
         Ok(())
     }
 
-    /// Proves a batch, and returns the tables of which nothing is proven.
-    async fn prove(&self, all: &mut [Links], job: &mut ProofJob) -> Result<BTreeSet<TableName>> {
-        let mut withdrawn: BTreeSet<TableName> = job.batch.unprovable.keys().cloned().collect();
-        for (name, stop) in &job.batch.unprovable {
+    /// Proves batches, and returns the tables of which nothing is proven.
+    async fn prove(
+        &self,
+        all: &mut [Links],
+        unproven: &mut Unproven,
+        waiting: &mut Waiting,
+    ) -> Result<BTreeSet<TableName>> {
+        let mut withdrawn: BTreeSet<TableName> = unproven.unprovable.keys().cloned().collect();
+        for (name, stop) in &unproven.unprovable {
             let (reason, detail) = described(stop);
             self.journal
-                .withdraw(name, job.fence.w, reason, &detail)
+                .withdraw(name, unproven.fence.w, reason, &detail)
                 .await?;
         }
-        if job.batch.changes == 0 {
+        if unproven.changes == 0 {
             return Ok(withdrawn);
         }
-        let (mut keys, mut differences, mut verdict) = (0, 0, "equal");
-        for part in &mut job.batch.parts {
-            let tables = part.tables()?;
-            let unprovable = &job.batch.unprovable;
-            for folded in tables
-                .iter()
-                .filter(|of| !unprovable.contains_key(&of.table.name))
-            {
-                keys += folded.rows.len() as u64;
-                match self.prove_or_withdraw(all, job.fence, folded).await? {
-                    Some(0) => {}
-                    Some(found) => {
-                        differences += found;
-                        verdict = "different";
-                    }
-                    None => {
-                        verdict = "unproven";
-                        withdrawn.insert(folded.table.name.clone());
-                    }
-                }
+        let (found, mut failed) = (Found::default(), false);
+        while let Some(mut touched) = unproven.take()? {
+            let name = touched.table.name.clone();
+            if withdrawn.contains(&name) {
+                continue;
             }
+            let proved = self.prove_table(all, unproven.fence, &mut touched, &found);
+            let Err(error) = proved.await else {
+                continue;
+            };
+            all.iter_mut().for_each(Links::reset);
+            // What was read stays proven: what changed of it since is touched by what is newer.
+            if error.kind() == ErrorKind::Expired && waiting.take_newer(unproven) {
+                unproven.put_back(touched);
+                continue;
+            }
+            self.withdraw(&name, unproven.fence, error).await?;
+            failed = true;
+            withdrawn.insert(name);
         }
+        let differences = found.differences.into_inner();
+        let verdict = match (differences, failed) {
+            (0, false) => "equal",
+            (0, true) => "unproven",
+            _ => "different",
+        };
         let batch = BatchRow {
-            fence: job.fence,
-            from: job.batch.from,
-            changes: job.batch.changes as u64,
-            keys,
+            fence: unproven.fence,
+            from: unproven.from,
+            changes: unproven.changes,
+            keys: found.keys.into_inner(),
             differences,
             verdict: verdict.to_owned(),
             at_ms: now_ms(),
@@ -168,19 +169,8 @@ impl Prover {
         Ok(withdrawn)
     }
 
-    /// Proves what a batch did to one table, and returns how many rows differ; none if the table
-    /// cannot be read at this fence any more, which withdraws its verdict.
-    async fn prove_or_withdraw(
-        &self,
-        all: &mut [Links],
-        fence: Fence,
-        folded: &FoldedTable,
-    ) -> Result<Option<u64>> {
-        let error = match self.prove_table(all, fence, folded).await {
-            Ok(found) => return Ok(Some(found)),
-            Err(error) => error,
-        };
-        let name = &folded.table.name;
+    /// Withdraws the verdict of a table that cannot be read at a fence any more.
+    async fn withdraw(&self, name: &TableName, fence: Fence, error: Error) -> Result<()> {
         let reason = match error.kind() {
             ErrorKind::Expired => Reason::Expired,
             ErrorKind::SchemaChanged => Reason::SchemaChanged,
@@ -188,99 +178,96 @@ impl Prover {
             ErrorKind::Rejected | ErrorKind::Refused => Reason::Failed,
             _ => return Err(error.at(format!("proving {name}"))),
         };
-        all.iter_mut().for_each(Links::reset);
         self.journal
             .withdraw(name, fence.w, reason, error.message())
-            .await?;
-        Ok(None)
+            .await
     }
 
-    /// Proves what a batch did to one table, and returns how many rows differ.
+    /// Proves what was done to one table; after an error the keys that are not proven are left.
     async fn prove_table(
         &self,
         all: &mut [Links],
         fence: Fence,
-        folded: &FoldedTable,
-    ) -> Result<u64> {
+        touched: &mut Touched,
+        found: &Found,
+    ) -> Result<()> {
         let findings = Findings {
             journal: &self.journal,
             fence,
             by: FoundBy::Batch,
             clearing: None,
         };
-        if folded.table.key_len == 0 {
-            return self.prove_copies(&mut all[0], folded, &findings).await;
+        if touched.table.key_len == 0 {
+            return self
+                .prove_copies(&mut all[0], touched, &findings, found)
+                .await;
         }
-        let waiting: Vec<&[FoldedRow]> = folded.rows.chunks(KEYS_PER_QUERY).collect();
-        let provers = waiting.len().min(all.len());
-        let waiting = Mutex::new(waiting);
+        let lookups = Lookups::new(std::mem::take(&mut touched.keys));
+        let provers = lookups.waiting().len().min(all.len());
         let provers = all[..provers]
             .iter_mut()
-            .map(|links| self.prove_keys(links, &folded.table, &waiting, &findings));
-        Ok(try_join_all(provers).await?.into_iter().sum())
+            .map(|links| self.prove_keys(links, &touched.table, &lookups, &findings, found));
+        let proved = try_join_all(provers).await;
+        touched.keys = lookups.left();
+        proved.map(|_| ())
     }
 
-    /// Proves keys as long as any wait, and returns how many rows differ.
+    /// Proves keys as long as any wait.
     async fn prove_keys(
         &self,
         links: &mut Links,
         table: &Arc<Table>,
-        waiting: &Mutex<Vec<&[FoldedRow]>>,
+        lookups: &Lookups,
         findings: &Findings<'_>,
-    ) -> Result<u64> {
-        let next = || waiting.lock().expect("no holder of the keys panics").pop();
-        let put_back = |rows| {
-            let mut waiting = waiting.lock().expect("no holder of the keys panics");
-            waiting.push(rows);
-        };
+        found: &Found,
+    ) -> Result<()> {
         let fence = findings.fence;
-        let mut differences = 0;
         let mut retries = Retries::new();
-        while let Some(rows) = next() {
-            let keys: Vec<&[u8]> = rows.iter().map(|row| row.key.as_slice()).collect();
+        while let Some(taken) = lookups.take() {
+            let keys: Vec<&[u8]> = taken.keys.iter().map(Vec::as_slice).collect();
             let comparison = match self.compare_keys(links, fence, table, &keys).await {
                 Ok(Some(comparison)) => comparison,
                 // INV-8: these keys' rows are more than is held at once.
                 Ok(None) => {
-                    let (left, right) = rows.split_at(rows.len() / 2);
-                    put_back(left);
-                    put_back(right);
+                    taken.halve();
                     continue;
                 }
                 Err(error) => {
                     links.reset();
                     retries.pause(error).await?;
-                    put_back(rows);
                     continue;
                 }
             };
             retries = Retries::new();
             let name = &table.name;
-            differences += findings.keep(name, &comparison).await?.differences();
+            let differences = findings.keep(name, &comparison).await?.differences();
             // Only now: in between nothing that differs may look closed.
             self.journal.close_differences(name, fence, &keys).await?;
+            found.add(keys.len(), differences);
+            taken.done();
         }
-        Ok(differences)
+        Ok(())
     }
 
-    /// Proves what a batch did to a table without a key: the rows that it touched are counted.
+    /// Proves what was done to a table without a key: the rows that were touched are counted.
     async fn prove_copies(
         &self,
         links: &mut Links,
-        folded: &FoldedTable,
+        touched: &mut Touched,
         findings: &Findings<'_>,
-    ) -> Result<u64> {
+        found: &Found,
+    ) -> Result<()> {
         let at = Moment {
             task: &self.task.name,
             w: findings.fence.w,
             s: Some(findings.fence.s),
         };
         self.journal.note_keyless(findings.fence.w).await?;
-        let name = &folded.table.name;
-        let mut differences = 0;
-        for rows in folded.rows.chunks(ROWS_PER_QUERY) {
-            let rows = rows.iter().map(|row| row.key.as_slice());
-            let wanted = Wanted::new(&folded.table, &self.digest_key, rows)?;
+        let name = &touched.table.name;
+        while !touched.keys.is_empty() {
+            let left = touched.keys.len().saturating_sub(ROWS_PER_QUERY);
+            let rows = touched.keys[left..].iter().map(Vec::as_slice);
+            let wanted = Wanted::new(&touched.table, &self.digest_key, rows)?;
             let mut retries = Retries::new();
             let comparison = loop {
                 match wanted.compare(links, at).await {
@@ -291,13 +278,15 @@ impl Prover {
                     }
                 }
             };
-            differences += findings.keep(name, &comparison).await?.differences();
+            let differences = findings.keep(name, &comparison).await?.differences();
             let digests = wanted.digests();
             self.journal
                 .close_copies(name, findings.fence, digests)
                 .await?;
+            found.add(touched.keys.len() - left, differences);
+            touched.keys.truncate(left);
         }
-        Ok(differences)
+        Ok(())
     }
 
     /// Reads the rows of some keys on both sides and compares them; none if these are several keys
@@ -372,5 +361,94 @@ impl Prover {
         let (key, spare) = (&self.digest_key, Spare::default());
         let comparison = compare_rows(table, key, source_rows, target_rows, &spare).await?;
         Ok((comparison, whole))
+    }
+}
+
+/// What the proof of some batches has found so far.
+#[derive(Debug, Default)]
+struct Found {
+    keys: AtomicU64,
+    differences: AtomicU64,
+}
+
+impl Found {
+    fn add(&self, keys: usize, differences: u64) {
+        self.keys.fetch_add(keys as u64, Ordering::Relaxed);
+        self.differences.fetch_add(differences, Ordering::Relaxed);
+    }
+}
+
+/// The keys of one table that wait to be looked up, in lists that one query takes.
+#[derive(Debug)]
+struct Lookups(Mutex<Vec<Vec<Vec<u8>>>>);
+
+/// A list that is being looked up; unless that is done it goes back, whatever ends the work.
+struct Taken<'a> {
+    keys: Vec<Vec<u8>>,
+    lookups: &'a Lookups,
+}
+
+impl Lookups {
+    fn new(keys: Vec<Vec<u8>>) -> Lookups {
+        let mut lists = Vec::with_capacity(keys.len().div_ceil(KEYS_PER_QUERY));
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() {
+            lists.push(keys.by_ref().take(KEYS_PER_QUERY).collect());
+        }
+        Lookups(Mutex::new(lists))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Vec<Vec<u8>>>> {
+        self.0.lock().expect("no holder of the keys panics")
+    }
+
+    fn take(&self) -> Option<Taken<'_>> {
+        let keys = self.waiting().pop()?;
+        let lookups = self;
+        Some(Taken { keys, lookups })
+    }
+
+    /// Returns the keys that are not done.
+    fn left(self) -> Vec<Vec<u8>> {
+        let lists = self.0.into_inner().expect("no holder of the keys panics");
+        lists.into_iter().flatten().collect()
+    }
+}
+
+impl Taken<'_> {
+    fn done(mut self) {
+        self.keys.clear();
+    }
+
+    fn halve(mut self) {
+        let half = self.keys.split_off(self.keys.len() / 2);
+        self.lookups.waiting().push(half);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            let keys = std::mem::take(&mut self.keys);
+            self.lookups.waiting().push(keys);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_whose_proof_was_cut_short_are_left() {
+        let keys: Vec<Vec<u8>> = (0..KEYS_PER_QUERY + 2).map(|n| vec![n as u8, 1]).collect();
+        let lookups = Lookups::new(keys);
+        assert_eq!(lookups.waiting().len(), 2);
+        let last = lookups.take().expect("a list");
+        assert_eq!(last.keys.len(), 2);
+        last.halve();
+        lookups.take().expect("a half").done();
+        drop(lookups.take().expect("the other half"));
+        assert_eq!(lookups.left().len(), KEYS_PER_QUERY + 1);
     }
 }

@@ -128,12 +128,14 @@ impl Part {
         }
     }
 
-    /// Gives the memory of the images back; the keys stay.
-    pub fn forget_images(&mut self) {
-        if let Content::Memory(tables) = &mut self.0 {
-            for row in tables.iter_mut().flat_map(|of| &mut of.rows) {
-                row.state = LastState::Gone;
-            }
+    /// Returns the last images of a part that is in memory, or gives back one that is on disk.
+    ///
+    /// # Errors
+    /// With the part itself, if it is on disk.
+    pub fn into_memory(self) -> std::result::Result<Vec<FoldedTable>, Part> {
+        match self.0 {
+            Content::Memory(tables) => Ok(tables),
+            on_disk @ Content::Disk(..) => Err(Part(on_disk)),
         }
     }
 }

@@ -14,7 +14,7 @@ mod view;
 
 pub use definition::DefinitionRow;
 pub use difference::{DifferenceRow, FoundBy};
-pub use status::{BatchRow, Phase, Progress, Status};
+pub use status::{Backlog, BatchRow, Phase, Progress, Status};
 pub use table::TableRow;
 pub use view::{DifferenceView, KindCounts};
 

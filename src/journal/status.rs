@@ -62,6 +62,15 @@ pub struct Progress {
     pub chunks: u64,
 }
 
+/// What is applied and not proven yet.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Backlog {
+    /// Batches.
+    pub batches: u64,
+    /// Keys that they touched; one that several touched counts for each.
+    pub keys: u64,
+}
+
 /// What the migration does now; a process that has died leaves an old `beat_ms`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Status {
@@ -94,6 +103,9 @@ pub struct Status {
     /// The tables that are loaded anew while the others are followed.
     #[serde(default)]
     pub fresh_bases: BTreeSet<String>,
+    /// What is applied and not proven yet.
+    #[serde(default)]
+    pub unproven: Backlog,
 }
 
 impl Status {

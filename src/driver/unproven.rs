@@ -1,0 +1,350 @@
+//! What is applied and waits to be proven.
+//!
+//! Batches that wait are taken together and proven at the newest of their fences: a key that is read
+//! there shows all that any of them did to it, so that each is read once and as it is now, and the
+//! older fences need no proof of their own. Nothing is dropped: only when every key of all of them is
+//! read does the proven fence move, to that newest one.
+
+use super::status::StatusBoard;
+use crate::engine::{Batch, Stop};
+use crate::error::Result;
+use crate::feed::{CommitTs, Offsets, Part};
+use crate::fence::Fence;
+use crate::schema::{Table, TableName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// The bytes of keys that may wait to be proven before the applier waits (INV-8); a batch with more
+/// waits alone. As much again is being proven.
+const WAITING_BYTES_MAX: usize = 24 << 20;
+
+/// How many batches may wait: those without changes take little, but not nothing.
+const BATCHES_MAX: usize = 4_096;
+
+/// What a key takes in memory beside its bytes.
+const BYTES_PER_KEY: usize = 48;
+
+/// What a batch is counted for by itself, and each table that it cannot prove.
+const BYTES_PER_BATCH: usize = 1 << 10;
+
+/// What a batch is counted for that is on disk, so that few of them are there at once.
+const BYTES_ON_DISK: usize = 4 << 20;
+
+/// The keys of one table that were touched and are not proven yet.
+#[derive(Debug)]
+pub struct Touched {
+    /// The table.
+    pub table: Arc<Table>,
+    /// The packed keys; whole packed rows where the table has no key.
+    pub keys: Vec<Vec<u8>>,
+}
+
+/// Batches that are applied and not yet proven, taken together.
+#[derive(Debug)]
+pub struct Unproven {
+    /// The fence at the end of the newest batch.
+    pub fence: Fence,
+    /// The timestamp at which the oldest batch begins.
+    pub from: CommitTs,
+    /// For each partition the offset from which the feed is read behind the newest batch.
+    pub offsets: Offsets,
+    /// How many batches these are.
+    pub batches: u64,
+    /// The changes that they hold.
+    pub changes: u64,
+    /// The keys that they touched, at most: one that several touched counts for each.
+    pub keys: u64,
+    /// The tables that joined with them.
+    pub joined: BTreeSet<TableName>,
+    /// The tables of which nothing can be proven at the newest fence, and why.
+    pub unprovable: BTreeMap<TableName, Stop>,
+    /// What they touched and is in memory.
+    tables: BTreeMap<TableName, Touched>,
+    /// What they touched and is on disk.
+    spilled: Vec<Part>,
+    /// Whether the first of them stops a table.
+    stops: bool,
+}
+
+impl Unproven {
+    /// Takes what must be proven of a batch that was applied; its images are done with, because a proof
+    /// reads both sides by key.
+    pub fn of(fence: Fence, batch: Batch) -> Unproven {
+        let mut unproven = Unproven {
+            fence,
+            from: batch.from,
+            offsets: batch.offsets,
+            batches: 1,
+            changes: batch.changes as u64,
+            keys: batch.parts.iter().map(Part::keys_at_most).sum::<usize>() as u64,
+            joined: batch.joined.into_iter().collect(),
+            unprovable: batch.unprovable,
+            tables: BTreeMap::new(),
+            spilled: Vec::new(),
+            stops: !batch.stopped.is_empty(),
+        };
+        for part in batch.parts {
+            match part.into_memory() {
+                Ok(tables) => {
+                    for folded in tables {
+                        let keys = folded.rows.into_iter().map(|row| row.key);
+                        unproven.add_keys(&folded.table, keys);
+                    }
+                }
+                Err(on_disk) => unproven.spilled.push(on_disk),
+            }
+        }
+        unproven
+    }
+
+    fn add_keys(&mut self, table: &Arc<Table>, keys: impl IntoIterator<Item = Vec<u8>>) {
+        let touched = self
+            .tables
+            .entry(table.name.clone())
+            .or_insert_with(|| Touched {
+                table: Arc::clone(table),
+                keys: Vec::new(),
+            });
+        touched.keys.extend(keys);
+    }
+
+    /// Adds a newer one: all is to be proven at its fence. What is stopped stays stopped until
+    /// following begins anew, so that its list of such tables is the longer one.
+    fn add(&mut self, newer: Unproven) {
+        self.fence = newer.fence;
+        self.offsets = newer.offsets;
+        self.unprovable = newer.unprovable;
+        self.batches += newer.batches;
+        self.changes += newer.changes;
+        self.keys += newer.keys;
+        self.joined.extend(newer.joined);
+        self.spilled.extend(newer.spilled);
+        for touched in newer.tables.into_values() {
+            self.add_keys(&touched.table, touched.keys);
+        }
+    }
+
+    /// Takes out the keys of a table that are to be proven, each once; none when that was all.
+    ///
+    /// # Errors
+    /// If they are on disk and cannot be read.
+    pub fn take(&mut self) -> Result<Option<Touched>> {
+        while self.tables.is_empty() {
+            let Some(mut part) = self.spilled.pop() else {
+                return Ok(None);
+            };
+            for folded in part.tables()?.into_owned() {
+                let keys = folded.rows.into_iter().map(|row| row.key);
+                self.add_keys(&folded.table, keys);
+            }
+        }
+        let (_, mut touched) = self.tables.pop_first().expect("there is one");
+        touched.keys.sort_unstable();
+        touched.keys.dedup();
+        Ok(Some(touched))
+    }
+
+    /// Puts back what of a table is still to be proven.
+    pub fn put_back(&mut self, touched: Touched) {
+        self.add_keys(&touched.table, touched.keys);
+    }
+
+    /// Returns about what it takes in memory.
+    fn byte_len(&self) -> usize {
+        let keys = self.tables.values().flat_map(|touched| &touched.keys);
+        let keys: usize = keys.map(|key| key.len() + BYTES_PER_KEY).sum();
+        let disk = self.spilled.len().min(1) * BYTES_ON_DISK;
+        keys + disk + (1 + self.unprovable.len()) * BYTES_PER_BATCH
+    }
+}
+
+/// A batch that waits, with its share of what may.
+type Queued = (Unproven, OwnedSemaphorePermit);
+
+/// Makes the queue between the applier and the prover.
+pub fn proof_queue(status: StatusBoard) -> (ToProve, Waiting) {
+    let (sender, jobs) = mpsc::channel(BATCHES_MAX);
+    let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
+    let to_prove = ToProve {
+        sender,
+        room,
+        status,
+    };
+    (to_prove, Waiting { jobs, next: None })
+}
+
+/// The applier's end of the queue.
+#[derive(Debug)]
+pub struct ToProve {
+    sender: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+    status: StatusBoard,
+}
+
+impl ToProve {
+    /// Hands over a batch that was applied, and waits as long as too much waits already (INV-8).
+    pub async fn send(&self, unproven: Unproven) {
+        self.status.update(|status| {
+            status.unproven.batches += unproven.batches;
+            status.unproven.keys += unproven.keys;
+        });
+        let share = unproven.byte_len().min(WAITING_BYTES_MAX);
+        let share = u32::try_from(share).expect("the room is small");
+        let room = Arc::clone(&self.room);
+        let share = match Arc::clone(&room).try_acquire_many_owned(share) {
+            Ok(share) => share,
+            Err(_) => {
+                let reason = "the proof of what is applied: too much of it waits".to_owned();
+                self.status
+                    .update(|status| status.waiting_for = Some(reason));
+                let acquired = tokio::select! {
+                    acquired = room.acquire_many_owned(share) => acquired,
+                    () = self.sender.closed() => return,
+                };
+                self.status.update(|status| status.waiting_for = None);
+                acquired.expect("the semaphore is never closed")
+            }
+        };
+        // The prover ends first only when it failed; its error is the one to report.
+        let _ = self.sender.send((unproven, share)).await;
+    }
+}
+
+/// The prover's end of the queue.
+#[derive(Debug)]
+pub struct Waiting {
+    jobs: mpsc::Receiver<Queued>,
+    /// What was looked at and left for later.
+    next: Option<Unproven>,
+}
+
+impl Waiting {
+    /// Waits for a batch, and takes all that wait behind it too; none when no more come.
+    pub async fn next(&mut self) -> Option<Unproven> {
+        let mut unproven = match self.next.take() {
+            Some(next) => next,
+            None => self.jobs.recv().await?.0,
+        };
+        self.take_newer(&mut unproven);
+        Some(unproven)
+    }
+
+    /// Adds all that waits to `unproven`, which is then to be proven at a newer fence; false if
+    /// nothing waits.
+    ///
+    /// It ends before a batch that stops a table: what came before is proven at the fence before, as
+    /// long as the table is there what the source is.
+    pub fn take_newer(&mut self, unproven: &mut Unproven) -> bool {
+        let before = unproven.fence;
+        while self.next.is_none() {
+            match self.jobs.try_recv() {
+                Ok((newer, _)) if newer.stops => self.next = Some(newer),
+                Ok((newer, _)) => unproven.add(newer),
+                Err(_) => break,
+            }
+        }
+        unproven.fence != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::testing::integer_table;
+    use std::time::Duration;
+
+    /// A batch that ends at `w` and touched these keys of one table.
+    fn batch(w: CommitTs, keys: &[&str]) -> Unproven {
+        let mut unproven = Unproven {
+            fence: Fence { w, s: w },
+            from: w - 1,
+            offsets: Offsets::default(),
+            batches: 1,
+            changes: keys.len() as u64,
+            keys: keys.len() as u64,
+            joined: BTreeSet::new(),
+            unprovable: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            spilled: Vec::new(),
+            stops: false,
+        };
+        let keys = keys.iter().map(|key| key.as_bytes().to_vec());
+        unproven.add_keys(&Arc::new(integer_table("s", "t")), keys);
+        unproven
+    }
+
+    fn keys(unproven: &mut Unproven) -> Vec<String> {
+        let touched = unproven.take().expect("in memory").expect("a table");
+        let keys = touched.keys.into_iter();
+        keys.map(|key| String::from_utf8(key).expect("a text"))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn inv_1_batches_that_wait_are_proven_at_the_newest_fence_and_each_key_once() {
+        let status = StatusBoard::new("t");
+        let (to_prove, mut waiting) = proof_queue(status.clone());
+        for (w, keys) in [(10, &["a", "b"]), (20, &["b", "c"]), (30, &["a", "d"])] {
+            to_prove.send(batch(w, keys)).await;
+        }
+        let backlog = status.snapshot().unproven;
+        assert_eq!((backlog.batches, backlog.keys), (3, 6));
+        let mut unproven = waiting.next().await.expect("batches");
+        assert_eq!((unproven.from, unproven.fence.w), (9, 30));
+        assert_eq!((unproven.batches, unproven.changes), (3, 6));
+        assert_eq!(keys(&mut unproven), ["a", "b", "c", "d"]);
+        assert!(unproven.take().expect("in memory").is_none());
+    }
+
+    #[tokio::test]
+    async fn inv_1_what_was_not_read_at_an_older_fence_is_read_at_a_newer_one() {
+        let (to_prove, mut waiting) = proof_queue(StatusBoard::new("t"));
+        to_prove.send(batch(10, &["a", "b"])).await;
+        let mut unproven = waiting.next().await.expect("a batch");
+        let mut touched = unproven.take().expect("in memory").expect("a table");
+        assert!(!waiting.take_newer(&mut unproven), "nothing is newer");
+        to_prove.send(batch(20, &["b", "c"])).await;
+        // "a" was read at 10 before the snapshot expired.
+        touched.keys.retain(|key| key != b"a");
+        assert!(waiting.take_newer(&mut unproven));
+        unproven.put_back(touched);
+        assert_eq!(unproven.fence.w, 20);
+        assert_eq!(keys(&mut unproven), ["b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_the_stop_of_a_table_is_proven_before_it() {
+        let (to_prove, mut waiting) = proof_queue(StatusBoard::new("t"));
+        let stopping = Unproven {
+            stops: true,
+            ..batch(20, &["b"])
+        };
+        to_prove.send(batch(10, &["a"])).await;
+        to_prove.send(stopping).await;
+        to_prove.send(batch(30, &["c"])).await;
+        let mut first = waiting.next().await.expect("a batch");
+        assert_eq!((first.fence.w, first.batches), (10, 1));
+        assert!(!waiting.take_newer(&mut first));
+        let second = waiting.next().await.expect("batches");
+        assert_eq!((second.fence.w, second.batches), (30, 2));
+    }
+
+    #[tokio::test]
+    async fn inv_8_the_applier_waits_when_too_many_keys_wait() {
+        let status = StatusBoard::new("t");
+        let (to_prove, mut waiting) = proof_queue(status.clone());
+        let large = "k".repeat(WAITING_BYTES_MAX * 2 / 3);
+        to_prove.send(batch(10, &[&large])).await;
+        let second = to_prove.send(batch(20, &[&large]));
+        let patience = Duration::from_millis(50);
+        tokio::pin!(second);
+        assert!(tokio::time::timeout(patience, &mut second).await.is_err());
+        let reason = status.snapshot().waiting_for.expect("a reason");
+        assert!(reason.contains("proof"), "{reason}");
+        assert_eq!(waiting.next().await.expect("a batch").fence.w, 10);
+        second.await;
+        assert_eq!(status.snapshot().waiting_for, None);
+        assert_eq!(waiting.next().await.expect("a batch").fence.w, 20);
+    }
+}
