@@ -18,8 +18,8 @@ use crate::schema::TableName;
 use std::collections::BTreeSet;
 
 /// The rows up to which a batch is one transaction, so that readers of the target always see a
-/// state that the source had.
-const ROWS_PER_TRANSACTION: usize = 50_000;
+/// state that the source had. A batch of more is catching up, and is written by a crew.
+pub const ROWS_PER_TRANSACTION: usize = 20_000;
 
 /// The bytes of rows of the source that are held before they are written (INV-8).
 const PIECE_BYTES: usize = 8 << 20;

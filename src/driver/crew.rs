@@ -32,8 +32,12 @@ impl Statement<'_> {
     }
 }
 
+/// How many connections a crew has for each worker of the load. OceanBase was seen to take most from
+/// eight, of which some always wait for a commit; a load reads besides, and has no use for so many.
+const LINKS_PER_WORKER: usize = 2;
+
 /// Connections to the target, each with a slot of its own (INV-9): those of the load's workers, which
-/// are free while a feed is followed.
+/// are free while a feed is followed, and as many more.
 #[derive(Debug)]
 pub struct Crew {
     links: Vec<Link>,
@@ -45,10 +49,15 @@ impl Crew {
     /// Gathers a crew; it connects when it is needed.
     pub fn new(task: &Task, record: &Record, lease: Lease) -> Crew {
         Crew {
-            links: (0..task.workers).map(|_| Link::target(task)).collect(),
+            links: (0..Self::size(task)).map(|_| Link::target(task)).collect(),
             record: record.clone(),
             lease,
         }
+    }
+
+    /// Returns how many connections a crew has; their slots are numbered from 1.
+    pub fn size(task: &Task) -> usize {
+        task.workers * LINKS_PER_WORKER
     }
 
     /// Executes statements in any order, and returns when all are committed.

@@ -1,6 +1,7 @@
 //! Following the source: the feed is read, folded, applied, and fenced, batch by batch.
 
 use super::base_desk::BaseDesk;
+use super::batch::ROWS_PER_TRANSACTION;
 use super::crew::Crew;
 use super::held::Obstacle;
 use super::lease::Lease;
@@ -220,7 +221,10 @@ impl Following {
                 .await?;
         }
         let sending = Instant::now();
-        self.proofs.send(Unproven::of(fence, batch)).await;
+        let catches_up = batch.changes > ROWS_PER_TRANSACTION;
+        self.proofs
+            .send(Unproven::of(fence, batch, catches_up))
+            .await;
         tracing::debug!(waited = ?sending.elapsed(), "handed over to be proven");
         Ok(true)
     }

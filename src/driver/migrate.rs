@@ -1,6 +1,7 @@
 //! The migration from beginning to end, resumable at any moment.
 
 use super::chunk_read::Spare;
+use super::crew::Crew;
 use super::failpoint;
 use super::follow::{APPLIER_SLOT, Ended, Following};
 use super::lease::{Lease, StateLock};
@@ -153,7 +154,7 @@ impl Run {
         if known.is_none() {
             self.assert_possible().await?;
         }
-        let slots = u32::try_from(self.task.workers).expect("workers are few") + 1;
+        let slots = u32::try_from(Crew::size(&self.task)).expect("workers are few") + 1;
         let take = async |links: &mut Links| {
             Lease::take(&mut links.target, &record, &state_id, slots).await
         };

@@ -10,10 +10,13 @@ use crate::engine::{Batch, Stop};
 use crate::error::Result;
 use crate::feed::{CommitTs, Offsets, Part};
 use crate::fence::Fence;
+use crate::row::Rows;
 use crate::schema::{Table, TableName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
 
 /// The bytes of keys that may wait to be proven before the applier waits (INV-8); a batch with more
 /// waits alone. As much again is being proven.
@@ -22,8 +25,14 @@ const WAITING_BYTES_MAX: usize = 24 << 20;
 /// How many batches may wait: those without changes take little, but not nothing.
 const BATCHES_MAX: usize = 4_096;
 
-/// What a key takes in memory beside its bytes.
-const BYTES_PER_KEY: usize = 48;
+/// How many keys of a table are proven at once; those that wait are packed.
+const KEYS_AT_ONCE: usize = 50_000;
+
+/// The share of what may wait at which the proof begins although the target catches up.
+const ENOUGH_BYTES: usize = WAITING_BYTES_MAX / 4 * 3;
+
+/// How long the proof leaves both servers to an applier that catches up and brings nothing new.
+const CATCHING_UP: Duration = Duration::from_secs(5);
 
 /// What a batch is counted for by itself, and each table that it cannot prove.
 const BYTES_PER_BATCH: usize = 1 << 10;
@@ -60,18 +69,30 @@ pub struct Unproven {
     /// The tables of which nothing can be proven at the newest fence, and why.
     pub unprovable: BTreeMap<TableName, Stop>,
     /// What they touched and is in memory.
-    tables: BTreeMap<TableName, Touched>,
+    tables: BTreeMap<TableName, Pending>,
     /// What they touched and is on disk.
     spilled: Vec<Part>,
     /// Whether the first of them stops a table.
     stops: bool,
+    /// Whether the newest of them was so large that more is to be expected at once.
+    catches_up: bool,
+}
+
+/// Keys of a table that wait, packed.
+#[derive(Debug)]
+struct Pending {
+    table: Arc<Table>,
+    keys: Rows,
+    /// Whether each is there once.
+    distinct: bool,
 }
 
 impl Unproven {
     /// Takes what must be proven of a batch that was applied; its images are done with, because a proof
     /// reads both sides by key.
-    pub fn of(fence: Fence, batch: Batch) -> Unproven {
+    pub fn of(fence: Fence, batch: Batch, catches_up: bool) -> Unproven {
         let mut unproven = Unproven {
+            catches_up,
             fence,
             from: batch.from,
             offsets: batch.offsets,
@@ -88,7 +109,7 @@ impl Unproven {
             match part.into_memory() {
                 Ok(tables) => {
                     for folded in tables {
-                        let keys = folded.rows.into_iter().map(|row| row.key);
+                        let keys = folded.rows.iter().map(|row| &row.key[..]);
                         unproven.add_keys(&folded.table, keys);
                     }
                 }
@@ -98,15 +119,18 @@ impl Unproven {
         unproven
     }
 
-    fn add_keys(&mut self, table: &Arc<Table>, keys: impl IntoIterator<Item = Vec<u8>>) {
-        let touched = self
+    fn add_keys<'k>(&mut self, table: &Arc<Table>, keys: impl IntoIterator<Item = &'k [u8]>) {
+        let pending = self
             .tables
             .entry(table.name.clone())
-            .or_insert_with(|| Touched {
+            .or_insert_with(|| Pending {
                 table: Arc::clone(table),
-                keys: Vec::new(),
+                keys: Rows::new(),
+                distinct: false,
             });
-        touched.keys.extend(keys);
+        pending.distinct = false;
+        keys.into_iter()
+            .for_each(|key| pending.keys.push_packed(key));
     }
 
     /// Adds a newer one: all is to be proven at its fence. What is stopped stays stopped until
@@ -115,17 +139,18 @@ impl Unproven {
         self.fence = newer.fence;
         self.offsets = newer.offsets;
         self.unprovable = newer.unprovable;
+        self.catches_up = newer.catches_up;
         self.batches += newer.batches;
         self.changes += newer.changes;
         self.keys += newer.keys;
         self.joined.extend(newer.joined);
         self.spilled.extend(newer.spilled);
-        for touched in newer.tables.into_values() {
-            self.add_keys(&touched.table, touched.keys);
+        for pending in newer.tables.into_values() {
+            self.add_keys(&pending.table, pending.keys.iter());
         }
     }
 
-    /// Takes out the keys of a table that are to be proven, each once; none when that was all.
+    /// Takes out keys of a table that are to be proven, each once; none when that was all.
     ///
     /// # Errors
     /// If they are on disk and cannot be read.
@@ -135,25 +160,34 @@ impl Unproven {
                 return Ok(None);
             };
             for folded in part.tables()?.into_owned() {
-                let keys = folded.rows.into_iter().map(|row| row.key);
+                let keys = folded.rows.iter().map(|row| &row.key[..]);
                 self.add_keys(&folded.table, keys);
             }
         }
-        let (_, mut touched) = self.tables.pop_first().expect("there is one");
-        touched.keys.sort_unstable();
-        touched.keys.dedup();
-        Ok(Some(touched))
+        let mut first = self.tables.first_entry().expect("there is one");
+        let pending = first.get_mut();
+        if !pending.distinct {
+            pending.keys = pending.keys.distinct();
+            pending.distinct = true;
+        }
+        let table = Arc::clone(&pending.table);
+        let keys = pending.keys.pop(KEYS_AT_ONCE);
+        if pending.keys.is_empty() {
+            first.remove();
+        }
+        Ok(Some(Touched { table, keys }))
     }
 
     /// Puts back what of a table is still to be proven.
     pub fn put_back(&mut self, touched: Touched) {
-        self.add_keys(&touched.table, touched.keys);
+        let keys = touched.keys.iter().map(Vec::as_slice);
+        self.add_keys(&touched.table, keys);
     }
 
     /// Returns about what it takes in memory.
     fn byte_len(&self) -> usize {
-        let keys = self.tables.values().flat_map(|touched| &touched.keys);
-        let keys: usize = keys.map(|key| key.len() + BYTES_PER_KEY).sum();
+        let keys = self.tables.values().map(|pending| &pending.keys);
+        let keys: usize = keys.map(Rows::capacity).sum();
         let disk = self.spilled.len().min(1) * BYTES_ON_DISK;
         keys + disk + (1 + self.unprovable.len()) * BYTES_PER_BATCH
     }
@@ -216,16 +250,30 @@ impl ToProve {
 pub struct Waiting {
     jobs: mpsc::Receiver<Queued>,
     /// What was looked at and left for later.
-    next: Option<Unproven>,
+    next: Option<Queued>,
 }
 
 impl Waiting {
     /// Waits for a batch, and takes all that wait behind it too; none when no more come.
+    ///
+    /// While the target catches up, both servers are left to the applier as long as what waits has
+    /// room: the keys are then read once, at a fence that is worth more than all those before.
     pub async fn next(&mut self) -> Option<Unproven> {
-        let mut unproven = match self.next.take() {
+        let (mut unproven, mut share) = match self.next.take() {
             Some(next) => next,
-            None => self.jobs.recv().await?.0,
+            None => self.jobs.recv().await?,
         };
+        while unproven.catches_up && share.num_permits() < ENOUGH_BYTES && self.next.is_none() {
+            match timeout(CATCHING_UP, self.jobs.recv()).await {
+                Ok(Some(newer)) if newer.0.stops => self.next = Some(newer),
+                Ok(Some((newer, its_share))) => {
+                    unproven.add(newer);
+                    share.merge(its_share);
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        drop(share);
         self.take_newer(&mut unproven);
         Some(unproven)
     }
@@ -239,7 +287,7 @@ impl Waiting {
         let before = unproven.fence;
         while self.next.is_none() {
             match self.jobs.try_recv() {
-                Ok((newer, _)) if newer.stops => self.next = Some(newer),
+                Ok(newer) if newer.0.stops => self.next = Some(newer),
                 Ok((newer, _)) => unproven.add(newer),
                 Err(_) => break,
             }
@@ -268,8 +316,9 @@ mod tests {
             tables: BTreeMap::new(),
             spilled: Vec::new(),
             stops: false,
+            catches_up: false,
         };
-        let keys = keys.iter().map(|key| key.as_bytes().to_vec());
+        let keys = keys.iter().map(|key| key.as_bytes());
         unproven.add_keys(&Arc::new(integer_table("s", "t")), keys);
         unproven
     }
@@ -328,6 +377,35 @@ mod tests {
         assert!(!waiting.take_newer(&mut first));
         let second = waiting.next().await.expect("batches");
         assert_eq!((second.fence.w, second.batches), (30, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_proof_waits_while_the_target_catches_up_but_never_for_long() {
+        let large = |w, keys: &[&str]| Unproven {
+            catches_up: true,
+            ..batch(w, keys)
+        };
+        let (to_prove, mut waiting) = proof_queue(StatusBoard::new("t"));
+        let applier = tokio::spawn(async move {
+            for w in [10, 20, 30] {
+                to_prove.send(large(w, &["a", "b"])).await;
+                tokio::time::sleep(CATCHING_UP / 2).await;
+            }
+            to_prove.send(batch(40, &["c"])).await;
+            to_prove.send(large(50, &["d"])).await;
+            to_prove
+        });
+        let first = waiting.next().await.expect("batches");
+        assert_eq!((first.fence.w, first.batches), (50, 5));
+        let to_prove = applier.await.expect("an applier");
+        to_prove.send(large(60, &["e"])).await;
+        let asked = tokio::time::Instant::now();
+        let stuck = waiting.next().await.expect("a batch");
+        assert_eq!((stuck.fence.w, asked.elapsed()), (60, CATCHING_UP));
+        to_prove.send(large(70, &[&"k".repeat(ENOUGH_BYTES)])).await;
+        let asked = tokio::time::Instant::now();
+        let full = waiting.next().await.expect("a batch");
+        assert_eq!((full.fence.w, asked.elapsed()), (70, Duration::ZERO));
     }
 
     #[tokio::test]

@@ -107,6 +107,28 @@ impl Rows {
         self.data.truncate(self.ends.last().copied().unwrap_or(0));
     }
 
+    /// Returns the rows in the order of their bytes, each once.
+    pub fn distinct(&self) -> Rows {
+        let mut all: Vec<&[u8]> = self.iter().collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut distinct = Rows {
+            data: Vec::with_capacity(all.iter().map(|row| row.len()).sum()),
+            ends: Vec::with_capacity(all.len()),
+        };
+        all.iter().for_each(|row| distinct.push_packed(row));
+        distinct
+    }
+
+    /// Takes out the last `count` rows, or all if there are fewer.
+    pub fn pop(&mut self, count: usize) -> Vec<Vec<u8>> {
+        let kept = self.len().saturating_sub(count);
+        let popped = (kept..self.len()).map(|index| self.packed(index).to_vec());
+        let popped = popped.collect();
+        self.truncate(kept);
+        popped
+    }
+
     /// Forgets all rows but keeps the memory for the next ones.
     pub fn clear(&mut self) {
         self.data.clear();
