@@ -26,5 +26,7 @@ pub use scan::{
     target_scan, target_whole,
 };
 pub use session::{Scan, Server, Session};
-pub use tidb::{current_ts, gc_life_time, has_row_ids, key_bounds, next_value};
+pub use tidb::{
+    current_ts, duration_s, gc_life_time, has_row_ids, key_bounds, next_value, readable_ts,
+};
 pub use view::sequence_sql;

@@ -65,12 +65,8 @@ impl Following {
             failpoint::pass("batch-begun");
             let crew = (!whole).then_some(crew);
             let trust = Trust {
-                // Of a target at the fence where the batch begins, the feed knows which keys it has
-                // not; a target where it is wrong refuses the row (1062), and makes it a suspect.
-                new_keys: batch.old_values
-                    && batch.joined.is_empty()
-                    && before.state == FenceState::Complete
-                    && before.w == batch.from,
+                // A target where the feed is wrong refuses the row (1062), and makes it a suspect.
+                new_keys: batch.knows_new_keys(&before),
                 suspects,
             };
             self.write(follow, batch, (source, target, crew), trust)

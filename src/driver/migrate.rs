@@ -13,7 +13,9 @@ use super::schema::Making;
 use super::status::StatusBoard;
 use super::unproven::proof_queue;
 use crate::broker::Feed;
-use crate::database::{Catalog, Record, Session, TaskRow, collations, current_ts, newest_fence};
+use crate::database::{
+    Catalog, Record, Session, TaskRow, collations, current_ts, newest_fence, readable_ts,
+};
 use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Offsets, Spill};
@@ -572,7 +574,8 @@ impl Run {
             memory_bytes: FEED_MEMORY_BYTES,
         };
         let zone = self.task.feed_zone();
-        let follow = Follow::new(proven, offsets.clone(), &row, tables, zone, spill);
+        let mut follow = Follow::new(proven, offsets.clone(), &row, tables, zone, spill);
+        follow.not_before(readable_ts(links.source.session().await?).await?);
         Ok(Start {
             follow,
             offsets,

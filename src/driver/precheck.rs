@@ -4,7 +4,9 @@ use super::definitions::definitions;
 use super::link::Links;
 use super::trust;
 use crate::broker::{ClaimStore, Feed};
-use crate::database::{Record, Server, Session, current_ts, gc_life_time, undo_retention_s};
+use crate::database::{
+    Record, Server, Session, current_ts, duration_s, gc_life_time, undo_retention_s,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Offsets};
 use crate::task::{FeedTask, Task};
@@ -202,27 +204,6 @@ async fn retention(
     Ok(())
 }
 
-/// Reads a duration as TiDB prints it, for example `10m0s` or `24h0m0s`.
-fn duration_s(text: &str) -> Option<u64> {
-    let mut seconds = 0;
-    let mut number = String::new();
-    for character in text.chars() {
-        if character.is_ascii_digit() {
-            number.push(character);
-            continue;
-        }
-        let unit = match character {
-            'h' => 3_600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        seconds += number.parse::<u64>().ok()? * unit;
-        number.clear();
-    }
-    number.is_empty().then_some(seconds)
-}
-
 /// Tries whether rowproof's own tables can be made and read as of a snapshot.
 async fn grants(task: &Task, target: &mut Session, findings: &mut Vec<Finding>) -> Result<()> {
     let record = Record::new(&task.name);
@@ -337,17 +318,5 @@ fn hours(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds < 3_600 => format!("{} minutes", seconds / 60),
         seconds => format!("{} hours", seconds / 3_600),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::duration_s;
-
-    #[test]
-    fn durations_are_read_as_tidb_prints_them() {
-        assert_eq!(duration_s("10m0s"), Some(600));
-        assert_eq!(duration_s("24h0m0s"), Some(86_400));
-        assert_eq!(duration_s("soon"), None);
     }
 }
