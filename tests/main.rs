@@ -9,6 +9,7 @@ mod definitions;
 mod feed_dialects;
 mod feed_exact;
 mod feed_faults;
+mod fuzz;
 mod held;
 mod key_order;
 mod keyless;

@@ -200,8 +200,13 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
                 continue;
             }
         };
-        let number = u32::from_str_radix(rest.get(..digits)?, 16).ok()?;
-        rest = &rest[digits..];
+        let (digits, after) = rest.split_at_checked(digits)?;
+        // A number may have a sign, an escape has none.
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        let number = u32::from_str_radix(digits, 16).ok()?;
+        rest = after;
         if code == 'x' {
             out.push(u8::try_from(number).ok()?);
         } else {
@@ -271,6 +276,7 @@ mod tests {
             Some("\u{a0}中😀".as_bytes().to_vec())
         );
         assert_eq!(unescape(r"\x0"), None);
+        assert_eq!(unescape(r"\x+f"), None);
         assert_eq!(unescape("\\"), None);
         assert_eq!(unescape(r"\q"), None);
     }

@@ -471,7 +471,7 @@ fn labels_of(column_type: &str) -> Option<Vec<String>> {
     let open = column_type.find('(')?;
     let close = column_type.rfind(')')?;
     let mut labels = Vec::new();
-    let mut rest = column_type[open + 1..close].chars().peekable();
+    let mut rest = column_type.get(open + 1..close)?.chars().peekable();
     loop {
         if rest.next()? != '\'' {
             return None;
@@ -621,6 +621,7 @@ mod tests {
         let labels = labels_of("enum('a','it''s','x,y',')')").expect("labels");
         assert_eq!(labels, ["a", "it's", "x,y", ")"]);
         assert_eq!(labels_of("enum(a)"), None);
+        assert_eq!(labels_of("enum)('a'("), None);
         let text = labels_or_text("enum('it's','b')").expect("a text");
         assert_eq!(text, ["it's','b"]);
     }

@@ -13,6 +13,8 @@ mod response;
 mod route;
 mod script;
 
+pub use parameters::{Pairs, Parameters, Refusal};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::report::Summary;
