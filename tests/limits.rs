@@ -5,16 +5,11 @@ use crate::precheck::sized;
 use sqlx::mysql::MySqlDatabaseError;
 
 /// Definitions that OceanBase takes, each with one that is too large and the number of its error.
-const LIMITS: [(&str, &str, u16); 6] = [
+const LIMITS: [(&str, &str, u16); 5] = [
     (
         "(a INT PRIMARY KEY, COLUMNS128)",
         "(a INT PRIMARY KEY, COLUMNS129)",
         1069,
-    ),
-    (
-        "(a INT PRIMARY KEY, CONSTRAINT short CHECK (a > 0))",
-        "(a INT PRIMARY KEY, CONSTRAINT LONG_NAME CHECK (a > 0))",
-        1059,
     ),
     ("(e ENUM('LABEL255'))", "(e ENUM('LABEL256'))", 3505),
     (

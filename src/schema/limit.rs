@@ -21,19 +21,6 @@ pub fn limit_obstacles(table: &Table, found: &mut Vec<Obstacle>) {
             format!("drop some on the source, or {}", exclude(table)),
         );
     }
-    for name in table.features.constraint_names() {
-        let length = name.chars().count();
-        if length > NAME_MAX {
-            push(
-                format!("the name of a constraint has {length} characters: {name}"),
-                format!("OceanBase takes {NAME_MAX} at most (error 1059)"),
-                format!(
-                    "give it a shorter one on the source; or {}",
-                    left_out("checks", table)
-                ),
-            );
-        }
-    }
     for column in &table.columns {
         if let Some(length) = longest_label(&column.kind).filter(|length| *length > LABEL_MAX) {
             push(
@@ -61,9 +48,6 @@ pub fn limit_obstacles(table: &Table, found: &mut Vec<Obstacle>) {
 
 /// The most indexes of a table beside the primary key.
 const INDEXES_MAX: usize = 128;
-
-/// The most characters of the name of a constraint; TiDB sets no bound to that of a CHECK.
-const NAME_MAX: usize = 64;
 
 /// The most characters of a label of ENUM and SET; TiDB may be configured to take more.
 const LABEL_MAX: usize = 255;
@@ -166,7 +150,7 @@ fn declared_bytes(column: &Column) -> u64 {
 mod tests {
     use super::*;
     use crate::schema::testing::{column, part, table};
-    use crate::schema::{Check, Partition, TableName};
+    use crate::schema::{Partition, TableName};
 
     fn whats(table: &Table) -> Vec<String> {
         let mut found = Vec::new();
@@ -193,17 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_of_constraints_and_long_labels_are_found() {
-        let mut named = with_indexes(0);
-        let check = |length: usize| Check {
-            name: "c".repeat(length),
-            condition: "1".to_owned(),
-            enforced: true,
-        };
-        named.features.checks = vec![check(64)];
-        assert!(whats(&named).is_empty());
-        named.features.checks.push(check(65));
-        assert_eq!(whats(&named).len(), 1);
+    fn long_labels_are_found() {
         let labels = |length: usize| {
             let of = format!("enum('{}')", "é".repeat(length));
             table(
