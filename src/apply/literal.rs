@@ -1,7 +1,7 @@
 //! Cells as SQL literals.
 
 use super::json_literal::json_literal;
-use crate::row::{Kind, hex};
+use crate::row::{Kind, hex, widened_vector};
 
 /// Returns the literal of a cell of this kind.
 ///
@@ -42,9 +42,23 @@ pub fn push_literal(kind: &Kind, cell: Option<&[u8]>, sql: &mut String) {
         }
         Kind::Binary(_) | Kind::Bytes if bytes.is_empty() => sql.push_str("''"),
         Kind::Binary(_) | Kind::Bytes => push_hex(bytes, sql),
+        Kind::Enum(_) | Kind::Set(_) if kind.is_numbered() => match number(bytes) {
+            Some(number) => sql.push_str(number),
+            None => push_text(bytes, sql),
+        },
         Kind::Json => sql.push_str(&json_literal(bytes)),
+        Kind::Vector => match widened_vector(bytes) {
+            Some(text) => push_text(text.as_bytes(), sql),
+            None => push_text(bytes, sql),
+        },
         _ => push_text(bytes, sql),
     }
+}
+
+/// Returns the expression by which OceanBase prints the elements of a vector with all their bits: of
+/// the vector itself it prints six digits of each. The name before the arrow hides no column.
+pub fn widened_elements(vector: &str) -> String {
+    format!("array_map(e -> e * 1e0, {vector})")
 }
 
 /// Returns a quoted string literal; bytes that are not UTF-8 are written in hexadecimal.
@@ -146,5 +160,9 @@ mod tests {
         assert_eq!(literal(&Kind::Double, Some(b"1.5E-7")), "1.5E-7");
         assert_eq!(literal(&Kind::Double, Some(b"-0")), "-0e0");
         assert_eq!(literal(&Kind::Double, Some(b"1e300")), "1e300");
+        let vector = literal(&Kind::Vector, Some(b"[0.1,-0]"));
+        assert_eq!(vector, "'[0.10000000149011612,-0.0]'");
+        let labels = Kind::Enum(vec![String::new(), "1".to_owned()]);
+        assert_eq!(literal(&labels, Some(b"1")), "1");
     }
 }

@@ -22,8 +22,7 @@ pub use fresh_base::FreshBase;
 pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
 pub use scan::{
-    Select, column_expressions, source_row_ids, source_scan, source_whole, target_keys,
-    target_scan, target_whole,
+    Select, source_row_ids, source_scan, source_whole, target_keys, target_scan, target_whole,
 };
 pub use session::{Scan, Server, Session};
 pub use tidb::{

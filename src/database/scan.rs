@@ -1,23 +1,25 @@
 //! The queries that read rows, in a form in which both servers' texts are lossless.
 
+use super::Server;
+use crate::apply::widened_elements;
 use crate::chunk::{ROW_ID, Range};
 use crate::fence::Scn;
 use crate::row::Kind;
 use crate::schema::{Column, Table, quote};
 
-/// Returns the expressions that read the columns in layout order.
+/// Returns the expressions that read columns of a server, joined.
 ///
 /// FLOAT is widened, because OceanBase prints it with six digits; `* 1e0` keeps the sign of zero,
-/// which `+ 0e0` would not. So is a DOUBLE with a scale, which OceanBase prints rounded to it. BIT is
-/// read as a number.
-pub fn column_expressions(table: &Table) -> String {
-    expressions(&table.columns)
-}
-
-fn expressions(columns: &[Column]) -> String {
+/// which `+ 0e0` would not. So is a DOUBLE with a scale, which OceanBase prints rounded to it, and each
+/// element of a VECTOR. BIT is read as a number.
+fn expressions(columns: &[Column], server: Server) -> String {
     let expressions: Vec<String> = columns
         .iter()
         .map(|column| match column.kind {
+            Kind::Enum(_) | Kind::Set(_) if column.kind.is_numbered() => {
+                format!("CAST({} AS UNSIGNED)", quote(&column.name))
+            }
+            Kind::Vector if server == Server::OceanBase => widened_elements(&quote(&column.name)),
             Kind::Float => format!("{} * 1e0", quote(&column.name)),
             Kind::Double if column.column_type.contains('(') => {
                 format!("{} * 1e0", quote(&column.name))
@@ -82,7 +84,7 @@ pub fn target_whole(table: &Table, snapshot: Option<Scn>) -> Select {
 pub fn target_keys(table: &Table, condition: &str) -> String {
     let mut sql = format!(
         "SELECT {} FROM {}",
-        expressions(table.key()),
+        expressions(table.key(), Server::OceanBase),
         table.target.sql()
     );
     push_condition_and_order(condition, "", &mut sql);
@@ -94,7 +96,7 @@ pub fn target_keys(table: &Table, condition: &str) -> String {
 pub fn source_row_ids(table: &Table, condition: &str) -> Select {
     Select::from(format!(
         "SELECT {ROW_ID}, {} FROM {} WHERE {condition}",
-        expressions(table.key()),
+        expressions(table.key(), Server::TiDb),
         table.name.sql()
     ))
 }
@@ -122,7 +124,7 @@ fn on_source(
         "SELECT {}{}{} FROM {}",
         limit.map_or("", |_| LIMIT_HINT),
         guard.map_or(String::new(), |guard| format!("{guard}, ")),
-        column_expressions(table),
+        expressions(&table.columns, Server::TiDb),
         table.name.sql()
     );
     push_condition_and_order(&conditions.join(" AND "), order, &mut sql);
@@ -140,7 +142,7 @@ fn on_target(table: &Table, condition: Option<&str>, snapshot: Option<Scn>, orde
     let mut sql = format!(
         "SELECT {}{} FROM {}",
         guard.map_or(String::new(), |guard| format!("{guard}, ")),
-        column_expressions(table),
+        expressions(&table.columns, Server::OceanBase),
         table.target.sql()
     );
     if let Some(snapshot) = snapshot {
@@ -179,7 +181,7 @@ impl Range {
     pub fn target_key_sql(&self, table: &Table, snapshot: Option<Scn>, place: usize) -> String {
         let mut sql = format!(
             "SELECT {} FROM {}",
-            expressions(table.key()),
+            expressions(table.key(), Server::OceanBase),
             table.target.sql()
         );
         if let Some(snapshot) = snapshot {

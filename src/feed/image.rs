@@ -118,7 +118,10 @@ fn cell<'a>(
         Kind::Temporal(_) if column.is_timestamp() => {
             timestamp(&string(raw)?, zone)?.into_bytes().into()
         }
-        Kind::Decimal | Kind::Temporal(_) | Kind::Json => as_bytes(string(raw)?),
+        Kind::Decimal | Kind::Temporal(_) | Kind::Json | Kind::Vector => as_bytes(string(raw)?),
+        Kind::Enum(_) | Kind::Set(_) if column.kind.is_numbered() => {
+            number(raw, "a number of labels")?.into()
+        }
         Kind::Char | Kind::Text | Kind::Binary(_) | Kind::Bytes => bytes(value, string(raw)?)?,
         Kind::Enum(labels) => enum_label(labels, raw)?.into(),
         Kind::Set(labels) => set_labels(labels, raw)?.into(),
@@ -315,11 +318,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_value_of_a_message_is_decoded_or_refused(
-            json in any_json(), type_code: u8, flags in 0..4_u64, place in 0..14_usize,
+            json in any_json(), type_code: u8, flags in 0..4_u64, place in 0..16_usize,
         ) {
             let types = [
                 "bigint(20)", "decimal(9,2)", "float", "double", "char(9)", "text", "binary(4)",
                 "blob", "datetime(3)", "year(4)", "bit(9)", "enum('a','b')", "set('a','b')", "json",
+                "vector(2)", "enum('','b')",
             ];
             let columns = vec![column("c", 1, types[place], true)];
             let table = table(TableName::new("s", "t"), columns, Vec::new());
