@@ -20,6 +20,7 @@ mod kills;
 mod lab;
 mod layers;
 mod lease;
+mod limits;
 mod memory;
 mod mutations;
 mod oms_limits;
