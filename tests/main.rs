@@ -25,6 +25,7 @@ mod lease;
 mod limits;
 mod memory;
 mod mutations;
+mod oceanbase_limits;
 mod oms_limits;
 mod oracle;
 mod plain_sql;
