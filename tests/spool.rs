@@ -16,7 +16,7 @@ const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40))";
 
 /// A lab with a table of which no row can be loaded before the session that is returned ends its
 /// transaction.
-async fn held_up(name: &str, spool: &str) -> (Lab, MySqlConnection, MySqlConnection) {
+pub async fn held_up(name: &str, spool: &str) -> (Lab, MySqlConnection, MySqlConnection) {
     let lab = Lab::new(name).await;
     let (mut source, mut target) = (lab.source().await, lab.target().await);
     for connection in [&mut source, &mut target] {
