@@ -10,6 +10,7 @@ pub mod database;
 pub mod driver;
 pub mod engine;
 mod error;
+mod failpoint;
 pub mod feed;
 pub mod fence;
 pub mod journal;

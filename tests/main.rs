@@ -36,6 +36,7 @@ mod routes;
 mod schema;
 mod secrecy;
 mod security;
+mod spool;
 mod storm;
 mod topics;
 mod types;

@@ -1,10 +1,10 @@
 //! The crew that writes large batches: several connections, between two fences.
 
-use super::failpoint;
 use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::Link;
 use crate::database::{Record, Session};
+use crate::failpoint;
 use crate::feed::FoldedTable;
 use crate::task::Task;
 use futures_util::future::try_join_all;

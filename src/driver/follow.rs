@@ -9,6 +9,7 @@ use super::link::{Link, Retries};
 use super::moves::MoveGuard;
 use super::reader::{Ahead, Claims, Reader};
 use super::schema::Making;
+use super::spooling::Spooling;
 use super::status::StatusBoard;
 use super::timezone::ZoneCheck;
 use super::unproven::{ToProve, Unproven};
@@ -56,6 +57,8 @@ pub struct Following {
     pub status: StatusBoard,
     /// The lease under which rows are written.
     pub lease: Lease,
+    /// What is kept of the feed.
+    pub spooling: Spooling,
     /// Where batches go to be proven.
     pub proofs: ToProve,
     /// Cancelled when the operator stops the work, or the wanted state is reached.

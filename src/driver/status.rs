@@ -157,6 +157,10 @@ fn line(status: &Status) -> String {
         }
         _ => {}
     }
+    if status.spool_bytes > 0 {
+        let spooled = HumanBytes(status.spool_bytes);
+        line.push_str(&format!("; {spooled} of the feed kept on disk"));
+    }
     if let Some(reason) = &status.waiting_for {
         line.push_str(&format!(" [waiting for {reason}]"));
     }

@@ -99,6 +99,12 @@ pub struct Status {
     pub batches: u64,
     /// Bytes of changes that wait for the watermark.
     pub waiting_bytes: u64,
+    /// Bytes of the feed that are kept on disk because Kafka may drop them.
+    #[serde(default)]
+    pub spool_bytes: u64,
+    /// Whether what is kept has lately reached the ends of all partitions.
+    #[serde(default)]
+    pub spool_is_current: bool,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
     /// The tables that are loaded anew while the others are followed.

@@ -228,6 +228,11 @@ impl Summary {
             "held back",
             format!("{held_back} of changes wait for the watermark"),
         ));
+        if status.spool_bytes > 0 {
+            let spooled = number::bytes(status.spool_bytes);
+            let text = format!("{spooled} of the feed, which Kafka may drop before it is applied");
+            facts.push(("kept on disk", text));
+        }
         if !status.fresh_bases.is_empty() {
             let names: Vec<&str> = status.fresh_bases.iter().map(String::as_str).collect();
             facts.push(("loaded anew", names.join(", ")));
@@ -285,6 +290,8 @@ impl Summary {
             target: status.target,
             throttled: self.throttled(),
             waiting_bytes: status.waiting_bytes,
+            spool_bytes: status.spool_bytes,
+            spool_is_current: status.spool_is_current,
             resident_bytes: status.resident_bytes,
             fresh_bases: status.fresh_bases.iter().cloned().collect(),
             differing_rows: self.differing_rows(),
@@ -405,6 +412,10 @@ pub struct StatusDocument {
     pub throttled: Vec<String>,
     /// Bytes of changes that wait for the watermark.
     pub waiting_bytes: u64,
+    /// Bytes of the feed that are kept on disk because Kafka may drop them.
+    pub spool_bytes: u64,
+    /// Whether what is kept has lately reached the ends of all partitions.
+    pub spool_is_current: bool,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
     /// The tables that are loaded anew while the others are followed.

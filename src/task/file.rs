@@ -82,9 +82,25 @@ pub struct FeedTask {
     /// Where TiCDC puts large messages; left out, their rows are read from the source.
     #[serde(default)]
     pub claim_check: Option<ClaimCheck>,
+    /// Whether the feed is kept on disk while tables are loaded.
+    #[serde(default)]
+    pub spool: SpoolWhen,
     /// Further settings, named as librdkafka names them, for example `security.protocol`.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+}
+
+/// When the feed is kept on disk while tables are loaded.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum SpoolWhen {
+    /// When Kafka may drop what the load needs, or does not say what it keeps.
+    #[default]
+    Auto,
+    /// During every load.
+    Always,
+    /// Never: what Kafka drops is lost.
+    Never,
 }
 
 /// The storage of large messages, `claim-check-storage-uri` of the changefeed. The credentials of an

@@ -218,6 +218,11 @@ fn process(summary: &Summary, metrics: &mut Metrics) {
         status.waiting_bytes,
     );
     metrics.gauge(
+        "spool_bytes",
+        "Bytes of the feed that are kept on disk because Kafka may drop them",
+        status.spool_bytes,
+    );
+    metrics.gauge(
         "resident_bytes",
         "Resident memory of the migration",
         status.resident_bytes,
