@@ -19,6 +19,7 @@ pub mod report;
 pub mod row;
 pub mod schema;
 pub mod task;
+pub mod throttle;
 pub mod web;
 
 pub use error::{Error, ErrorKind, Result};

@@ -26,7 +26,7 @@ pub struct Statement<'a> {
 impl Statement<'_> {
     /// Executes the statement; an error says which table met it.
     pub async fn execute(self, target: &mut Session) -> Result<(), Obstacle> {
-        let done = target.execute(self.sql).await;
+        let done = target.write(self.sql, &self.folded.table).await;
         let met = |error| Obstacle::of(self.folded, self.place, error);
         done.map(|_| ()).map_err(met)
     }

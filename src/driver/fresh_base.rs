@@ -272,7 +272,7 @@ impl FreshBases {
                 return Err(super::migrate::interrupted());
             }
             self.begin(target).await?;
-            let deleted = target.execute(sql.as_str()).await?;
+            let deleted = target.write(sql.clone(), table).await?;
             target.execute("COMMIT").await?;
             failpoint::pass("base-rows-deleted");
             if deleted < ROWS_PER_DELETE {

@@ -341,7 +341,7 @@ impl Load {
         self.record.begin(target, slot, self.lease.epoch).await?;
         let written = lacking.as_ref().unwrap_or(rows);
         for statement in insert_rows(&work.table, written.iter()) {
-            target.execute(statement).await?;
+            target.write(statement, &work.table).await?;
         }
         let loaded = LoadedChunk {
             stripe: work.stripe,

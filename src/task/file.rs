@@ -6,6 +6,7 @@ use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Sasl, Scope, Tls, 
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Zone;
 use crate::schema::Choices;
+use crate::throttle::{Limits, Throttle};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -33,6 +34,10 @@ pub struct Task {
     pub listen: SocketAddr,
     /// How many connections to each side work at once.
     pub workers: usize,
+    /// How much may be asked of the two databases, as the file says.
+    pub limits: Limits,
+    /// What holds all connections of this process to that.
+    pub throttle: Throttle,
 }
 
 /// How to reach a database.
@@ -114,6 +119,8 @@ struct TaskFile {
     web: WebFile,
     #[serde(default)]
     load: LoadFile,
+    #[serde(default)]
+    limits: Limits,
     #[serde(default)]
     policies: Vec<PolicyFile>,
 }
@@ -260,6 +267,9 @@ impl TaskFile {
                 "[load] workers must be from 1 to {WORKERS_MAX}"
             )));
         }
+        if let Some(fault) = self.limits.fault() {
+            return Err(usage(format!("[limits] {fault}")));
+        }
         if let Some(feed) = &self.feed {
             feed.validate()?;
         }
@@ -277,6 +287,8 @@ impl TaskFile {
             state_dir: self.state.dir,
             listen: self.web.listen,
             workers: self.load.workers,
+            throttle: Throttle::new(&self.limits),
+            limits: self.limits,
         })
     }
 }
