@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 const PURE: [&str; 9] = [
     "row", "schema", "chunk", "feed", "apply", "fence", "proof", "repair", "engine",
 ];
-const OUTSIDE: [&str; 7] = [
-    "database", "broker", "journal", "driver", "web", "report", "task",
+const OUTSIDE: [&str; 8] = [
+    "database", "broker", "journal", "driver", "web", "report", "task", "throttle",
 ];
 
 /// The lines above which a file is more than one idea.

@@ -36,6 +36,7 @@ mod schema;
 mod secrecy;
 mod security;
 mod storm;
+mod throttle;
 mod topics;
 mod types;
 mod web;

@@ -5,6 +5,7 @@ use super::chunk_read::{
 };
 use super::held::described;
 use super::link::{Link, Links, Retries};
+use super::pace::{keep_pace, set_limits};
 use super::whole::compare_whole;
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
 use crate::database::{
@@ -27,6 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// How long the newest fence may stand still before the check gives up waiting for a later one.
 const FENCE_PATIENCE: Duration = Duration::from_secs(60);
@@ -128,6 +130,10 @@ struct StripeWork {
 pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
     let began = Instant::now();
     let journal = Journal::open(&task.state_dir).await?;
+    set_limits(task, &journal).await?;
+    let pace = CancellationToken::new();
+    let _ended = pace.clone().drop_guard();
+    tokio::spawn(keep_pace(task.clone(), journal.clone(), None, pace));
     let mut links = Links::new(task);
     let asked = current_ts(links.source.session().await?).await?;
     let in_scope =

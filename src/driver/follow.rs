@@ -157,9 +157,11 @@ impl Following {
                     }
                 }
             }
-            let waiting = follow.waiting_bytes();
-            self.status
-                .update(|status| status.waiting_bytes = waiting as u64);
+            let (waiting, resolved) = (follow.waiting_bytes(), follow.resolved());
+            self.status.update(|status| {
+                status.waiting_bytes = waiting as u64;
+                status.watermark = (resolved > 0).then_some(resolved);
+            });
             if waiting > WAITING_BYTES_MAX {
                 return Ok(());
             }

@@ -7,6 +7,7 @@ use super::follow::{APPLIER_SLOT, Ended, Following};
 use super::lease::{Lease, StateLock};
 use super::link::Links;
 use super::load::Load;
+use super::pace::{keep_pace, set_limits};
 use super::precheck::{Level, precheck, start_of_load};
 use super::prove::Prover;
 use super::schema::Making;
@@ -95,7 +96,18 @@ pub async fn migrate(
         status.update(|status| status.proven = Some(fence));
     }
     let side = stop.child_token();
-    let web = tokio::spawn(web::serve(listener, journal.clone(), side.clone()));
+    set_limits(task, &journal).await?;
+    let web = web::serve(listener, journal.clone(), task.limits, side.clone());
+    let web = tokio::spawn(web);
+    // Limits can be changed until the work is over, also while it winds down.
+    let over = CancellationToken::new();
+    let pace = keep_pace(
+        task.clone(),
+        journal.clone(),
+        Some(status.clone()),
+        over.clone(),
+    );
+    let pace = tokio::spawn(pace);
     let keeper = tokio::spawn(status.clone().keep(journal.clone(), side.clone()));
     let run = Run {
         task: task.clone(),
@@ -113,6 +125,8 @@ pub async fn migrate(
         }
     });
     side.cancel();
+    over.cancel();
+    let _ = pace.await;
     let _ = keeper.await;
     let _ = web.await;
     run.status.write(&run.journal).await;

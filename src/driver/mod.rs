@@ -17,6 +17,7 @@ mod link;
 mod load;
 mod migrate;
 mod moves;
+mod pace;
 mod parted;
 mod policy;
 mod precheck;

@@ -6,6 +6,7 @@
 
 mod definition;
 mod difference;
+mod limit;
 mod request;
 mod schema;
 mod status;

@@ -4,6 +4,7 @@ use super::{Journal, failure, from_json, json, now_ms, ts_from_db, ts_to_db};
 use crate::error::Result;
 use crate::feed::{CommitTs, Offsets};
 use crate::fence::Fence;
+use crate::throttle::SideStatus;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use std::collections::BTreeSet;
@@ -106,6 +107,15 @@ pub struct Status {
     /// What is applied and not proven yet.
     #[serde(default)]
     pub unproven: Backlog,
+    /// The timestamp up to which the feed is complete.
+    #[serde(default)]
+    pub watermark: Option<CommitTs>,
+    /// What passes to and from the source.
+    #[serde(default)]
+    pub source: SideStatus,
+    /// What passes to and from the target.
+    #[serde(default)]
+    pub target: SideStatus,
 }
 
 impl Status {
