@@ -447,6 +447,7 @@ fn usage(message: impl Into<String>) -> Error {
 mod tests {
     use super::*;
     use crate::schema::LeftOut;
+    use crate::throttle::SideLimits;
 
     const SHORT: &str = r#"
         [source]
@@ -460,6 +461,24 @@ mod tests {
         [tables]
         include = ["shop.*"]
     "#;
+
+    #[test]
+    fn limits_are_read_and_a_wrong_one_is_named() {
+        let with = |limits: &str| Task::parse(&format!("{SHORT}\n[limits]\n{limits}\n"));
+        let task = with("source = { rows_per_second = 5000, connections = 2 }").expect("valid");
+        assert_eq!(task.limits.source.rows_per_second, Some(5_000));
+        assert_eq!(task.limits.source.connections, Some(2));
+        assert_eq!(task.limits.target, SideLimits::default());
+        for (limits, word) in [
+            ("target = { rows = 5000 }", "rows"),
+            ("middle = { connections = 1 }", "middle"),
+            ("target = { rows_per_second = 5 }", "100 or more"),
+            ("target = { connections = 0 }", "target connections"),
+        ] {
+            let error = with(limits).expect_err("refused").to_string();
+            assert!(error.contains(word), "{limits}: {error}");
+        }
+    }
 
     #[test]
     fn a_short_file_is_enough() {

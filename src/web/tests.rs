@@ -7,7 +7,7 @@ use crate::report::testing::{
     TestJournal, add_differences, add_equal_table, difference, empty_journal, following_journal,
     row,
 };
-use crate::throttle::Limits;
+use crate::throttle::{Limits, Slow};
 use tokio_util::sync::CancellationToken;
 use warp::http::{Response, StatusCode};
 use warp::hyper::body::Bytes;
@@ -432,6 +432,54 @@ async fn inv_7_metrics_and_health_carry_no_row_value() {
         metrics.contains("rowproof_proven_age_seconds "),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn what_it_does_now_is_shown_with_what_holds_it_back() {
+    let test = following_journal().await;
+    let mut status = test.journal.status().await.expect("a status");
+    status.watermark = status.fence.map(|fence| fence.w);
+    status.unproven.batches = 3;
+    status.unproven.keys = 1_700;
+    status.source.rows_read_per_second = 4_321;
+    status.source.limits.rows_per_second = Some(5_000);
+    status.source.held_by_rows = true;
+    status.target.slow = Some(Slow {
+        times: 4,
+        connections: 2,
+        of: 4,
+    });
+    test.journal.set_status(&status).await.expect("kept");
+    let slow = "the target answers 4x slower than it did: 2 of 4 connections at work";
+    let limited = "the source is held to its limit of 5,000 rows/s";
+    let document = document(&test, "/api/v1/status").await;
+    assert_eq!(document["throttled"], serde_json::json!([limited, slow]));
+    assert_eq!(document["unproven"]["keys"], 1_700);
+    assert_eq!(document["source"]["rows_read_per_second"], 4_321);
+    for lag in ["watermark", "applied", "proven"] {
+        assert!(
+            document["lag_ms"][lag]
+                .as_i64()
+                .is_some_and(|lag| lag < 60_000),
+            "{lag}"
+        );
+    }
+    let (_, html) = get(&test, "/").await;
+    for shown in [slow, limited, "3 batches with 1,700 keys", "behind now by"] {
+        assert!(html.contains(shown), "{shown} in {html}");
+    }
+    let (_, metrics) = get(&test, "/metrics").await;
+    for line in [
+        "rowproof_rows_read_per_second{side=\"source\"} 4321",
+        "rowproof_held_by_limit{side=\"source\"} 1",
+        "rowproof_held_by_limit{side=\"target\"} 0",
+        "rowproof_slowed_down{side=\"target\"} 4",
+        "rowproof_unproven_batches 3",
+        "rowproof_unproven_keys 1700",
+        "rowproof_watermark_age_seconds ",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
 }
 
 #[tokio::test]
