@@ -22,7 +22,7 @@ const SLOW_SECONDS: u32 = 8;
 const FINE_SECONDS: u32 = 3;
 
 /// The least time that a piece of work takes on average where it says something.
-const TELLING: Duration = Duration::from_millis(100);
+const TELLING: Duration = Duration::from_millis(250);
 
 /// After how many seconds with work an average is one to compare with.
 const SECONDS_KNOWN: u32 = 3;
@@ -199,7 +199,7 @@ impl Latency {
         for (kind, time) in open {
             let units = self.kinds.get(kind).map(|known| known.units);
             // What has just begun says nothing yet.
-            if let Some(units) = units.filter(|units| *units > 0.0 && *time > TELLING * 10) {
+            if let Some(units) = units.filter(|units| *units > 0.0 && *time > TELLING * 4) {
                 weigh(kind, time.as_secs_f64() / units, *time);
             }
         }
