@@ -131,7 +131,7 @@ impl Latency {
         self.remember();
         match times {
             // Work that has begun and is not done may be slow, or not.
-            None if !done && !open.is_empty() => {}
+            None if !done && !open.is_empty() => return self.slow,
             Some(times) if times >= SLOW => {
                 self.slow_for += 1;
                 self.fine_for = 0;
@@ -152,8 +152,8 @@ impl Latency {
                 }
             }
         }
-        if let (Some(slow), Some(times)) = (&mut self.slow, times) {
-            slow.times = times.round().max(1.0) as u64;
+        if let Some(slow) = &mut self.slow {
+            slow.times = times.unwrap_or(1.0).round().max(1.0) as u64;
         }
         self.slow
     }
