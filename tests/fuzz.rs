@@ -7,7 +7,10 @@ use std::panic::catch_unwind;
 #[path = "../fixtures/fuzz/targets/mod.rs"]
 mod targets;
 
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+/// A name, and what is done with an input.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 5] = [
     ("cell", targets::cell::run),
     ("compression", targets::compression::run),
     ("image", targets::image::run),

@@ -22,7 +22,7 @@ mod kills;
 mod lab;
 mod layers;
 mod lease;
-mod limits;
+
 mod memory;
 mod mutations;
 mod oceanbase_limits;
@@ -38,6 +38,7 @@ mod secrecy;
 mod security;
 mod spool;
 mod storm;
+mod throttle;
 mod topics;
 mod types;
 mod web;
