@@ -179,8 +179,9 @@ async fn inv_3_a_death_right_behind_the_load_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_3_a_death_at_any_boundary_of_the_spool_loses_nothing() {
-    let (lab, _source, mut target) = crate::spool::held_up("spoolpoints", "always").await;
+    let lab = Lab::new("spoolpoints").await;
     lab.create_shop(200, 3);
+    let (_source, mut target) = crate::spool::hold_up(&lab, "always").await;
     let mut writers = lab.start_writers(2, 100, &[]);
     let small = [("ROWPROOF_SPOOL_FILE", "4000")];
     for point in SPOOL {

@@ -12,12 +12,20 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40))";
+const TABLE: &str =
+    "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40)) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// A lab with a table of which no row can be loaded before the session that is returned ends its
 /// transaction.
-pub async fn held_up(name: &str, spool: &str) -> (Lab, MySqlConnection, MySqlConnection) {
+async fn held_up(name: &str, spool: &str) -> (Lab, MySqlConnection, MySqlConnection) {
     let lab = Lab::new(name).await;
+    let (source, target) = hold_up(&lab, spool).await;
+    (lab, source, target)
+}
+
+/// Adds a table to a lab of which no row can be loaded before the second of the sessions that are
+/// returned ends its transaction.
+pub async fn hold_up(lab: &Lab, spool: &str) -> (MySqlConnection, MySqlConnection) {
     let (mut source, mut target) = (lab.source().await, lab.target().await);
     for connection in [&mut source, &mut target] {
         run(connection, &format!("USE {}", lab.database)).await;
@@ -35,7 +43,7 @@ pub async fn held_up(name: &str, spool: &str) -> (Lab, MySqlConnection, MySqlCon
     run(&mut target, "SET ob_trx_idle_timeout = 600000000").await;
     run(&mut target, "BEGIN").await;
     run(&mut target, "INSERT INTO t VALUES (1, 'held')").await;
-    (lab, source, target)
+    (source, target)
 }
 
 /// Has Kafka drop all that it holds of the feed now.
