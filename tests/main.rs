@@ -20,6 +20,7 @@ mod kills;
 mod lab;
 mod layers;
 mod lease;
+mod ledger;
 mod memory;
 mod mutations;
 mod oms_limits;

@@ -18,7 +18,7 @@ use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Offsets, Spill};
 use crate::fence::{BaseState, Fence, FenceRow, FenceState};
-use crate::journal::{Backlog, FoundBy, Journal, Phase, Status, TableRow};
+use crate::journal::{Backlog, FoundBy, Journal, LedgerStep, Phase, Status, TableRow};
 use crate::proof::{Counts, How, Reason, TableProof, Verdict};
 use crate::schema::{Table, TableName};
 use crate::task::Task;
@@ -398,9 +398,11 @@ impl Run {
             },
             |(_, fence)| fence,
         );
-        self.journal.set_proven(fence, &task_row.offsets).await?;
+        let (offsets, nothing) = (&task_row.offsets, LedgerStep::default());
+        self.journal.set_proven(fence, offsets, &nothing).await?;
         failpoint::pass("load-proven");
         self.keep_verdicts(tables, proofs, fence).await?;
+        self.journal.end_load_ledger(None).await?;
         self.status.update(|status| {
             status.fence = Some(fence);
             status.proven = Some(fence);
@@ -419,10 +421,11 @@ impl Run {
                 continue;
             };
             let verdict = match proof.verdict() {
-                Verdict::Equal { .. } => Verdict::Equal {
-                    fence,
-                    how: How::Read,
-                },
+                Verdict::Equal { .. } => {
+                    self.journal.begin_loaded_ledger(&table.name).await?;
+                    let how = How::Read;
+                    Verdict::Equal { fence, how }
+                }
                 Verdict::Different { rows, .. } => Verdict::Different { fence, rows },
                 unproven => unproven,
             };
@@ -572,7 +575,9 @@ impl Run {
             memory_bytes: FEED_MEMORY_BYTES,
         };
         let zone = self.task.feed_zone();
-        let follow = Follow::new(proven, offsets.clone(), &row, tables, zone, spill);
+        let digest_key = self.journal.digest_key().await?;
+        let places = offsets.clone();
+        let follow = Follow::new(proven, places, &row, tables, zone, digest_key, spill);
         Ok(Start {
             follow,
             offsets,

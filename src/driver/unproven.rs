@@ -8,8 +8,9 @@
 use super::status::StatusBoard;
 use crate::engine::{Batch, Stop};
 use crate::error::Result;
-use crate::feed::{CommitTs, Offsets, Part};
+use crate::feed::{CommitTs, FoldedTable, Offsets, Part};
 use crate::fence::Fence;
+use crate::journal::LedgerStep;
 use crate::row::Rows;
 use crate::schema::{Table, TableName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
+
+/// Why all ledgers end.
+const NO_OLD_VALUES: &str = "the changefeed does not send old values (output-old-value = false)";
 
 /// The bytes of keys that may wait to be proven before the applier waits (INV-8); a batch with more
 /// waits alone. As much again is being proven.
@@ -99,8 +103,9 @@ impl Unproven {
             batches: 1,
             changes: batch.changes as u64,
             keys: batch.parts.iter().map(Part::keys_at_most).sum::<usize>() as u64,
-            joined: batch.joined.into_iter().collect(),
+            joined,
             unprovable: batch.unprovable,
+            ledgers,
             tables: BTreeMap::new(),
             spilled: Vec::new(),
             stops: !batch.stopped.is_empty(),
@@ -144,6 +149,7 @@ impl Unproven {
         self.changes += newer.changes;
         self.keys += newer.keys;
         self.joined.extend(newer.joined);
+        self.ledgers.add(newer.ledgers);
         self.spilled.extend(newer.spilled);
         for pending in newer.tables.into_values() {
             self.add_keys(&pending.table, pending.keys.iter());
@@ -156,7 +162,7 @@ impl Unproven {
     /// If they are on disk and cannot be read.
     pub fn take(&mut self) -> Result<Option<Touched>> {
         while self.tables.is_empty() {
-            let Some(mut part) = self.spilled.pop() else {
+            let Some((mut part, span)) = self.spilled.pop() else {
                 return Ok(None);
             };
             for folded in part.tables()?.into_owned() {
@@ -189,7 +195,7 @@ impl Unproven {
         let keys = self.tables.values().map(|pending| &pending.keys);
         let keys: usize = keys.map(Rows::capacity).sum();
         let disk = self.spilled.len().min(1) * BYTES_ON_DISK;
-        keys + disk + (1 + self.unprovable.len()) * BYTES_PER_BATCH
+        keys + disk + self.ledgers.byte_len() + (1 + self.unprovable.len()) * BYTES_PER_BATCH
     }
 }
 
@@ -313,6 +319,7 @@ mod tests {
             keys: keys.len() as u64,
             joined: BTreeSet::new(),
             unprovable: BTreeMap::new(),
+            ledgers: LedgerStep::default(),
             tables: BTreeMap::new(),
             spilled: Vec::new(),
             stops: false,

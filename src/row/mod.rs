@@ -22,4 +22,4 @@ pub use kind::{Kind, Temporal};
 pub use packed::{Cells, Rows};
 pub use policy::Policy;
 pub use spool::Spool;
-pub use sum::Sum;
+pub use sum::{SUM_BYTES, Sum};

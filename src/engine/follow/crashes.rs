@@ -1,10 +1,12 @@
 //! The machine against a driver in memory: a source with its history, a feed that repeats itself, a
 //! target that refuses rows, fresh bases, and crashes at every step. Whatever happens, at each fence
-//! every table that is not stopped holds what the source held there.
+//! every table that is not stopped holds what the source held there, and its ledger says what that is.
 
 use super::*;
-use crate::feed::testing::spill;
+use crate::feed::FoldedTable;
+use crate::feed::testing::{digest_key, ledger_of, spill};
 use crate::fence::FenceState;
+use crate::proof::Ledger;
 use crate::row::Cells;
 use crate::schema::testing::integer_table;
 use fastrand::Rng;
@@ -26,6 +28,8 @@ struct Durable {
     tables: BTreeMap<TableName, Followed>,
     proven: (CommitTs, Offsets),
     bases: BTreeMap<TableName, Base>,
+    /// The ledgers at the proven fence, of the tables that are not stopped there.
+    ledgers: BTreeMap<TableName, Ledger>,
 }
 
 /// A fresh base: its timestamp, the offset noted before it, and whether the load is done.
@@ -79,6 +83,10 @@ impl World {
                 tables: names.iter().map(followed).collect(),
                 proven: (10, vec![0].into()),
                 bases: BTreeMap::new(),
+                ledgers: names
+                    .iter()
+                    .map(|name| (name.clone(), Ledger::default()))
+                    .collect(),
             },
         }
     }
@@ -105,17 +113,20 @@ impl World {
         let name = TableName::new("s", TABLES[self.random.usize(..TABLES.len())]);
         let id = self.random.u32(1..6);
         let value = (self.random.u32(..4) > 0).then(|| self.random.u32(1..9));
-        let before = self.source_at(&name, self.now).contains_key(&id);
-        if value.is_some() || before {
+        let before = self.source_at(&name, self.now).get(&id).copied();
+        if value.is_some() || before.is_some() {
             self.history.push((self.now, name.clone(), id, value));
             let column = |value: u32, key: &str| format!(r#"{{"t":8,"f":{key},"v":{value}}}"#);
             let image = |value: u32| {
                 let (id, value) = (column(id, "11"), column(value, "65"));
                 format!(r#"{{"id":{id},"value":{value}}}"#)
             };
-            let text = match value {
-                Some(value) => format!(r#"{{"u":{}}}"#, image(value)),
-                None => format!(r#"{{"d":{}}}"#, image(0)),
+            let text = match (value, before) {
+                (Some(value), Some(before)) => {
+                    format!(r#"{{"u":{},"p":{}}}"#, image(value), image(before))
+                }
+                (Some(value), None) => format!(r#"{{"u":{}}}"#, image(value)),
+                (None, before) => format!(r#"{{"d":{}}}"#, image(before.unwrap_or_default())),
             };
             self.feed.push((self.now, Some((name, text))));
         }
@@ -191,6 +202,7 @@ impl World {
             row,
             tables,
             Zone::default(),
+            digest_key(),
             spill(400),
         );
         (follow, offset)
@@ -306,11 +318,33 @@ impl World {
         if self.random.u32(..6) == 0 {
             return true;
         }
+        self.carry_ledgers(&batch, &folded);
         for name in &batch.joined {
             self.durable.bases.remove(name);
         }
         self.durable.proven = (batch.to, batch.offsets);
         false
+    }
+
+    /// Carries the ledgers to the fence of a batch that is proven.
+    fn carry_ledgers(&mut self, batch: &Batch, folded: &[FoldedTable]) {
+        for name in &batch.joined {
+            if let Some(base) = self.durable.bases.get(name) {
+                let loaded = ledger_of(&self.source_at(name, base.ts));
+                self.durable.ledgers.insert(name.clone(), loaded);
+            }
+        }
+        for of in folded {
+            if let Some(ledger) = self.durable.ledgers.get_mut(&of.table.name) {
+                ledger.merge(of.ledger.as_ref().expect("whole images"));
+            }
+        }
+        let ledgers = &mut self.durable.ledgers;
+        ledgers.retain(|name, _| !batch.unprovable.contains_key(name));
+        for (name, ledger) in &self.durable.ledgers {
+            let wanted = ledger_of(&self.source_at(name, batch.to));
+            assert_eq!(*ledger, wanted, "the ledger of {name} at {}", batch.to);
+        }
     }
 
     fn write(&mut self, writes: &[(TableName, u32, Option<u32>)]) {
