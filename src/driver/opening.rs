@@ -1,5 +1,5 @@
-//! The fence of a check, and the ledgers that begin with it: what the check reads at its fence, and what the migration
-//! gathers from there on, is one ledger when the check is done.
+//! The fence of a check, and the ledgers that begin with it: what the check reads at its fence, and what
+//! the migration gathers from there on, is one ledger when the check is done.
 
 use super::link::Link;
 use crate::database::{Record, newest_fence};
