@@ -72,10 +72,12 @@ pub struct Unproven {
     pub joined: BTreeSet<TableName>,
     /// The tables of which nothing can be proven at the newest fence, and why.
     pub unprovable: BTreeMap<TableName, Stop>,
+    /// What they do to ledgers.
+    pub ledgers: LedgerStep,
     /// What they touched and is in memory.
     tables: BTreeMap<TableName, Pending>,
-    /// What they touched and is on disk.
-    spilled: Vec<Part>,
+    /// What they touched and is on disk, each with the timestamps between which it was touched.
+    spilled: Vec<(Part, (CommitTs, CommitTs))>,
     /// Whether the first of them stops a table.
     stops: bool,
     /// Whether the newest of them was so large that more is to be expected at once.
@@ -95,6 +97,10 @@ impl Unproven {
     /// Takes what must be proven of a batch that was applied; its images are done with, because a proof
     /// reads both sides by key.
     pub fn of(fence: Fence, batch: Batch, catches_up: bool) -> Unproven {
+        let span = (batch.floor(), batch.to);
+        let joined: BTreeSet<TableName> = batch.joined.into_iter().collect();
+        let mut ledgers = LedgerStep::joining(joined.clone());
+        ledgers.all_ended = batch.old_values_hidden.then_some(NO_OLD_VALUES);
         let mut unproven = Unproven {
             catches_up,
             fence,
@@ -113,15 +119,21 @@ impl Unproven {
         for part in batch.parts {
             match part.into_memory() {
                 Ok(tables) => {
-                    for folded in tables {
-                        let keys = folded.rows.iter().map(|row| &row.key[..]);
-                        unproven.add_keys(&folded.table, keys);
+                    for folded in &tables {
+                        unproven.add_folded(folded, span);
                     }
                 }
-                Err(on_disk) => unproven.spilled.push(on_disk),
+                Err(on_disk) => unproven.spilled.push((on_disk, span)),
             }
         }
         unproven
+    }
+
+    fn add_folded(&mut self, folded: &FoldedTable, span: (CommitTs, CommitTs)) {
+        let name = &folded.table.name;
+        self.ledgers.carry(name, span, &folded.ledger);
+        let keys = folded.rows.iter().map(|row| &row.key[..]);
+        self.add_keys(&folded.table, keys);
     }
 
     fn add_keys<'k>(&mut self, table: &Arc<Table>, keys: impl IntoIterator<Item = &'k [u8]>) {
@@ -165,9 +177,8 @@ impl Unproven {
             let Some((mut part, span)) = self.spilled.pop() else {
                 return Ok(None);
             };
-            for folded in part.tables()?.into_owned() {
-                let keys = folded.rows.iter().map(|row| &row.key[..]);
-                self.add_keys(&folded.table, keys);
+            for folded in part.tables()?.iter() {
+                self.add_folded(folded, span);
             }
         }
         let mut first = self.tables.first_entry().expect("there is one");
