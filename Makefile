@@ -15,7 +15,11 @@ TESTS ?=
 TEST_SECONDS ?= 3000
 LONG_SECONDS ?= 86400
 
-.PHONY: help demo demo-stop test soak bench lab-up lab-down fmt lint toolchains
+# How long each fuzz target runs, and which of them; without names all.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
+
+.PHONY: help demo demo-stop test soak fuzz bench lab-up lab-down fmt lint toolchains
 
 help: ## say what there is
 	@printf 'usage: make TARGET\n\n'
@@ -35,11 +39,15 @@ test: lint ## run all tests: format, lints, unit tests, integration tests on a l
 	@printf 'test: starting a lab of its own\n' >&2
 	@fixtures/demo/with-lab .lab/test timeout -k 60 $(TEST_SECONDS) cargo test $(TESTS)
 
-soak: ## run the long tests, those that `make test` leaves out
-	@fixtures/demo/toolchains build lab
+soak: ## run the long tests, those that `make test` leaves out, and the fuzz targets
+	@fixtures/demo/toolchains build lab fuzz
 	cargo test --release --no-run
 	@fixtures/demo/with-lab .lab/soak timeout -k 60 $(LONG_SECONDS) \
 	  cargo test --release --test rowproof -- --ignored --nocapture --test-threads 1
+	@fixtures/fuzz/run $(FUZZ_SECONDS)
+
+fuzz: ## run the fuzz targets, FUZZ_SECONDS each (600)
+	@fixtures/fuzz/run $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 bench: ## measure rowproof beside bare reads and its peers
 	@fixtures/demo/toolchains build lab

@@ -10,6 +10,7 @@ pub mod database;
 pub mod driver;
 pub mod engine;
 mod error;
+mod failpoint;
 pub mod feed;
 pub mod fence;
 pub mod journal;
@@ -19,6 +20,7 @@ pub mod report;
 pub mod row;
 pub mod schema;
 pub mod task;
+pub mod throttle;
 pub mod web;
 
 pub use error::{Error, ErrorKind, Result};

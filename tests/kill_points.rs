@@ -81,6 +81,15 @@ const BASE: [&str; 15] = [
 /// Points of a fresh base of a table that cannot hold what the source has now.
 const DROP: [&str; 2] = ["base-before-dropped", "base-old-gone"];
 
+/// Points of the spool while the load is held up, and behind it.
+const SPOOL: [&str; 4] = [
+    "spool-begun",
+    "spool-before-sync 2",
+    "spool-synced 2",
+    "spool-file-begun 2",
+];
+const UNSPOOL: [&str; 2] = ["spool-removed", "spool-ended"];
+
 /// Lets a migration begin or go on, and die at a point.
 fn die_at(lab: &Lab, point: &str, more: &[(&str, &str)]) {
     let mut environment = vec![("ROWPROOF_DIE_AT", point)];
@@ -168,15 +177,48 @@ async fn inv_3_a_death_right_behind_the_load_loses_nothing() {
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_3_a_death_at_any_boundary_of_the_spool_loses_nothing() {
+    let (lab, _source, mut target) = crate::spool::held_up("spoolpoints", "always").await;
+    lab.create_shop(200, 3);
+    let mut writers = lab.start_writers(2, 100, &[]);
+    let small = [("ROWPROOF_SPOOL_FILE", "4000")];
+    for point in SPOOL {
+        die_at(&lab, point, &small);
+    }
+    run(&mut target, "ROLLBACK").await;
+    for point in UNSPOOL {
+        die_at(&lab, point, &small);
+    }
+    let mut migrating = lab.start_migrate();
+    wait_until_equal(&lab, &mut migrating);
+    writers.end();
+    lab.assert_check_equal();
+    assert_same_rows(&lab).await;
+    lab.assert_batches_equal().await;
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+}
+
 #[test]
 fn no_point_is_left_out() {
-    let lists: [&[&str]; 6] = [&LOAD, &[LOADED], &FEED, &LARGE, &BASE, &DROP];
+    let lists: [&[&str]; 8] = [
+        &LOAD,
+        &[LOADED],
+        &FEED,
+        &LARGE,
+        &BASE,
+        &DROP,
+        &SPOOL,
+        &UNSPOOL,
+    ];
     let met = lists.into_iter().flatten();
     let met: BTreeSet<&str> = met.filter_map(|point| point.split(' ').next()).collect();
     let mut text = String::new();
-    for entry in std::fs::read_dir(repository().join("src/driver")).expect("the driver") {
-        let path = entry.expect("an entry").path();
-        text.push_str(&std::fs::read_to_string(path).expect("a source file"));
+    for dir in ["src/driver", "src/broker/spool"] {
+        for entry in std::fs::read_dir(repository().join(dir)).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            text.push_str(&std::fs::read_to_string(path).expect("a source file"));
+        }
     }
     let calls = text.split("failpoint::pass(\"").skip(1);
     let made: BTreeSet<&str> = calls.filter_map(|rest| rest.split('"').next()).collect();

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 const PURE: [&str; 9] = [
     "row", "schema", "chunk", "feed", "apply", "fence", "proof", "repair", "engine",
 ];
-const OUTSIDE: [&str; 7] = [
-    "database", "broker", "journal", "driver", "web", "report", "task",
+const OUTSIDE: [&str; 8] = [
+    "database", "broker", "journal", "driver", "web", "report", "task", "throttle",
 ];
 
 /// The lines above which a file is more than one idea.
@@ -66,6 +66,41 @@ fn every_file_is_one_idea_long() {
                 let found = text.contains(word) && !file.ends_with("tests/layers.rs");
                 assert!(!found, "{} holds {word}", file.display());
             }
+        }
+    }
+}
+
+#[test]
+fn every_hazard_has_a_test_that_exists() {
+    let mut tests = String::new();
+    for dir in ["src", "tests"] {
+        for file in sources(&repository().join(dir)) {
+            tests.push_str(&std::fs::read_to_string(&file).expect("a source file"));
+        }
+    }
+    let list = repository().join("fixtures/hazards.md");
+    let list = std::fs::read_to_string(list).expect("fixtures/hazards.md");
+    let rows: Vec<Vec<&str>> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .map(|line| line.split(" | ").collect())
+        .filter(|cells: &Vec<&str>| cells[0].parse::<u32>().is_ok())
+        .collect();
+    let numbers: Vec<u32> = rows
+        .iter()
+        .filter_map(|cells| cells[0].parse().ok())
+        .collect();
+    assert_eq!(numbers, (1..=40).collect::<Vec<_>>());
+    for cells in rows {
+        let names: Vec<&str> = cells[3].split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "hazard {} has no test", cells[0]);
+        for name in names {
+            let name = name.rsplit("::").next().expect("a name");
+            assert!(
+                tests.contains(&format!("fn {name}(")),
+                "hazard {}: there is no test {name}",
+                cells[0]
+            );
         }
     }
 }

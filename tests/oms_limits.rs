@@ -157,6 +157,12 @@ async fn prepared() -> Lab {
     );
     run(&mut target, &grant).await;
     lab.create_feed();
+    keep_for(&lab, "3600000").await;
+    lab
+}
+
+/// Has Kafka keep what the feed of a test sends for so many milliseconds.
+pub async fn keep_for(lab: &Lab, milliseconds: &str) {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set(
             "bootstrap.servers",
@@ -164,9 +170,8 @@ async fn prepared() -> Lab {
         )
         .create()
         .expect("a client");
-    let topic =
-        AlterConfig::new(ResourceSpecifier::Topic(&lab.database)).set("retention.ms", "3600000");
+    let topic = ResourceSpecifier::Topic(&lab.database);
+    let topic = AlterConfig::new(topic).set("retention.ms", milliseconds);
     let altered = admin.alter_configs([&topic], &AdminOptions::new()).await;
     altered.expect("an answer")[0].as_ref().expect("altered");
-    lab
 }

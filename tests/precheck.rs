@@ -54,8 +54,32 @@ const OBSTACLES: &[(&str, &str)] = &[
         "sequence",
     ),
     (
-        "CREATE TABLE empty_label (a INT PRIMARY KEY, e ENUM('', 'x'))",
-        "empty label",
+        "CREATE TABLE empty_member (a INT PRIMARY KEY, s SET('', MEMBERS))",
+        "members with an empty label",
+    ),
+    (
+        "CREATE TABLE set_key (s SET(MEMBERS) PRIMARY KEY)",
+        "a SET of more than 53 members",
+    ),
+    (
+        "CREATE TABLE any_vector (a INT PRIMARY KEY, v VECTOR)",
+        "VECTOR of any dimension",
+    ),
+    (
+        "CREATE TABLE long_vector (a INT PRIMARY KEY, v VECTOR(16001))",
+        "16001 dimensions",
+    ),
+    (
+        "CREATE TABLE computed_vector (a INT PRIMARY KEY, v VECTOR(2), w VECTOR(2) AS (v) STORED)",
+        "generated column w is a VECTOR",
+    ),
+    (
+        "CREATE TABLE default_vector (a INT PRIMARY KEY, v VECTOR(2) DEFAULT (VEC_FROM_TEXT('[1,2]')))",
+        "column v, a vector(2), has a default",
+    ),
+    (
+        "CREATE TABLE long_list (a INT PRIMARY KEY) PARTITION BY LIST (a) (PARTITION p VALUES IN (LIST))",
+        "more values than OceanBase keeps",
     ),
     (
         "CREATE TABLE too_wide (a INT PRIMARY KEY, TEXTS)",
@@ -72,9 +96,23 @@ const CARRIED: &[&str] = &[
     "CREATE TABLE whole (a INT PRIMARY KEY)",
     "CREATE TABLE ci_key (a VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY)",
     "CREATE TABLE decimal_key (a DECIMAL(9,2) PRIMARY KEY)",
+    "CREATE TABLE empty_label (a INT PRIMARY KEY, e ENUM('', 'x'), s SET('', 'x'))",
+    "CREATE TABLE vectors (a INT PRIMARY KEY, v VECTOR(16000))",
+    "CREATE TABLE list (a INT PRIMARY KEY) PARTITION BY LIST (a) (PARTITION p VALUES IN (FULL_LIST))",
     "CREATE TABLE without_key (a INT)",
     "CREATE TABLE without_key_nullable (a INT, UNIQUE KEY (a))",
 ];
+
+/// Puts long lists into a statement.
+pub fn sized(sql: &str) -> String {
+    let list = |count: usize, item: fn(usize) -> String| {
+        let items: Vec<String> = (0..count).map(item).collect();
+        items.join(", ")
+    };
+    sql.replace("MEMBERS", &list(54, |of| format!("'m{of}'")))
+        .replace("FULL_LIST", &list(527, |of| of.to_string()))
+        .replace("LIST))", &format!("{}))", list(528, |of| of.to_string())))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_obstacle_is_an_error_with_a_fix() {
@@ -87,10 +125,10 @@ async fn every_obstacle_is_an_error_with_a_fix() {
     let texts: Vec<String> = (0..25).map(|of| format!("t{of} VARCHAR(16000)")).collect();
     for (create, _) in OBSTACLES {
         let create = create.replace("TEXTS", &texts.join(", "));
-        run(&mut source, &create).await;
+        run(&mut source, &sized(&create)).await;
     }
     for create in CARRIED {
-        run(&mut source, create).await;
+        run(&mut source, &sized(create)).await;
     }
     lab.create_feed();
     let precheck = lab.run(&["precheck", "--json"]);

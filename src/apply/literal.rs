@@ -1,7 +1,7 @@
 //! Cells as SQL literals.
 
 use super::json_literal::json_literal;
-use crate::row::{Kind, hex};
+use crate::row::{Kind, hex, widened_vector};
 
 /// Returns the literal of a cell of this kind.
 ///
@@ -42,9 +42,23 @@ pub fn push_literal(kind: &Kind, cell: Option<&[u8]>, sql: &mut String) {
         }
         Kind::Binary(_) | Kind::Bytes if bytes.is_empty() => sql.push_str("''"),
         Kind::Binary(_) | Kind::Bytes => push_hex(bytes, sql),
+        Kind::Enum(_) | Kind::Set(_) if kind.is_numbered() => match number(bytes) {
+            Some(number) => sql.push_str(number),
+            None => push_text(bytes, sql),
+        },
         Kind::Json => sql.push_str(&json_literal(bytes)),
+        Kind::Vector => match widened_vector(bytes) {
+            Some(text) => push_text(text.as_bytes(), sql),
+            None => push_text(bytes, sql),
+        },
         _ => push_text(bytes, sql),
     }
+}
+
+/// Returns the expression by which OceanBase prints the elements of a vector with all their bits: of
+/// the vector itself it prints six digits of each. The name before the arrow hides no column.
+pub fn widened_elements(vector: &str) -> String {
+    format!("array_map(e -> e * 1e0, {vector})")
 }
 
 /// Returns a quoted string literal; bytes that are not UTF-8 are written in hexadecimal.
@@ -94,11 +108,38 @@ fn first_escape(text: &str) -> Option<(usize, &'static str)> {
     bytes.find_map(|(place, byte)| Some((place, escape(byte)?)))
 }
 
-/// Returns the bytes as text if they are a number that may stand bare in SQL: nothing else ever does.
+/// Returns the bytes as text if they are a number that may stand bare in SQL: nothing else ever does, for
+/// `2-1` would be another value.
 fn number(bytes: &[u8]) -> Option<&str> {
-    let may_be = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
-    let is_number = bytes.iter().all(may_be) && bytes.iter().any(u8::is_ascii_digit);
+    let (whole, rest) = digits(unsigned(bytes));
+    let (fraction, rest) = match rest.strip_prefix(b".") {
+        Some(rest) => digits(rest),
+        None => (0, rest),
+    };
+    let is_end = match rest {
+        [] => true,
+        [b'e' | b'E', exponent @ ..] => {
+            let (count, rest) = digits(unsigned(exponent));
+            count > 0 && rest.is_empty()
+        }
+        _ => false,
+    };
+    let is_number = whole + fraction > 0 && is_end;
     is_number.then(|| std::str::from_utf8(bytes).ok()).flatten()
+}
+
+fn unsigned(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [b'+' | b'-', rest @ ..] => rest,
+        _ => bytes,
+    }
+}
+
+/// Returns how many digits stand in front, and what comes behind them.
+fn digits(bytes: &[u8]) -> (usize, &[u8]) {
+    let other = bytes.iter().position(|byte| !byte.is_ascii_digit());
+    let count = other.unwrap_or(bytes.len());
+    (count, &bytes[count..])
 }
 
 #[cfg(test)]
@@ -113,7 +154,15 @@ mod tests {
         assert_eq!(literal(&Kind::Bytes, None), "NULL");
         assert_eq!(literal(&Kind::Integer, Some(b"-12")), "-12");
         assert_eq!(literal(&Kind::Integer, Some(b"1 OR 1")), "'1 OR 1'");
+        assert_eq!(literal(&Kind::Decimal, Some(b"2-1")), "'2-1'");
+        assert_eq!(literal(&Kind::Decimal, Some(b"1e")), "'1e'");
+        assert_eq!(literal(&Kind::Decimal, Some(b"-.5")), "-.5");
+        assert_eq!(literal(&Kind::Double, Some(b"1.5E-7")), "1.5E-7");
         assert_eq!(literal(&Kind::Double, Some(b"-0")), "-0e0");
         assert_eq!(literal(&Kind::Double, Some(b"1e300")), "1e300");
+        let vector = literal(&Kind::Vector, Some(b"[0.1,-0]"));
+        assert_eq!(vector, "'[0.10000000149011612,-0.0]'");
+        let labels = Kind::Enum(vec![String::new(), "1".to_owned()]);
+        assert_eq!(literal(&labels, Some(b"1")), "1");
     }
 }

@@ -4,7 +4,7 @@ mod json_literal;
 mod literal;
 mod statement;
 
-pub use literal::{literal, text_literal};
+pub use literal::{literal, text_literal, widened_elements};
 pub use statement::{
     column_list, delete_keys, insert_rows, key_condition, label_number, lookup_condition,
     rows_condition, written,

@@ -116,7 +116,7 @@ fn wide_condition(column: &Column, cell: Option<&[u8]>) -> Option<String> {
         .as_deref()
         .is_none_or(|charset| matches!(charset, "utf8mb4" | "utf8" | "utf8mb3" | "ascii"));
     match column.kind {
-        Kind::Enum(_) | Kind::Set(_) | Kind::Json => None,
+        Kind::Enum(_) | Kind::Set(_) | Kind::Json | Kind::Vector => None,
         Kind::Char | Kind::Text if !is_utf8 => None,
         Kind::Text | Kind::Bytes if bytes.len() > CONDITION_BYTES => {
             Some(format!("LENGTH({name}) = {}", bytes.len()))
@@ -151,6 +151,9 @@ fn push_number_or_literal(column: &Column, cell: Option<&[u8]>, sql: &mut String
 /// Returns the number behind the label of an ENUM or the labels of a SET; none of another kind.
 pub fn label_number(kind: &Kind, cell: &[u8]) -> Option<u64> {
     match kind {
+        Kind::Enum(_) | Kind::Set(_) if kind.is_numbered() => {
+            std::str::from_utf8(cell).ok()?.parse().ok()
+        }
         Kind::Enum(labels) => place_of(labels, cell),
         Kind::Set(labels) => {
             let mut given = cell.split(|byte| *byte == b',');

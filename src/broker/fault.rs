@@ -169,6 +169,20 @@ pub(super) fn lost_offset(
     .advise("raise the topic's retention and begin again with a new task name")
 }
 
+pub(super) fn gap(topic: &str, partition: usize, next: i64, came: i64) -> Error {
+    Error::new(
+        ErrorKind::Feed,
+        format!(
+            "topic {topic} partition {partition}: offset {came} came where {next} is next: what lies \
+             between is lost, or was not written by TiCDC"
+        ),
+    )
+    .advise(
+        "the topic's cleanup.policy must be \"delete\" and nobody but TiCDC may write to it; begin \
+         again with a new task name",
+    )
+}
+
 pub(super) fn foreign(topic: &str, partition: usize, offset: i64, what: &str) -> Error {
     Error::new(
         ErrorKind::Feed,

@@ -8,21 +8,27 @@ mod client;
 mod fault;
 mod reach;
 mod retention;
+mod spool;
+mod spooled;
 mod topics;
 
 pub use claims::ClaimStore;
+pub use retention::{Keeping, come_near};
+pub use spool::{Filling, Need, Spool, fill};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Message, Offsets, decode, rows_without_values};
 use crate::task::FeedTask;
 use client::{Client, open, reach_brokers};
 use fault::{
-    Trouble, failure, foreign, is_passing, left_out, lost_offset, no_topic, repartitioned,
+    Trouble, failure, foreign, gap, is_passing, left_out, lost_offset, no_topic, repartitioned,
 };
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use spool::Raw;
+use spooled::Spooled;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -70,6 +76,7 @@ pub struct Feed {
     watching: Watching,
     /// What comes before the next record.
     queue: VecDeque<FeedEvent>,
+    spooled: Spooled,
     idle: Vec<String>,
     /// Set when the brokers accept this client no more.
     is_shut_out: bool,
@@ -108,6 +115,7 @@ impl Feed {
             offsets,
             watching: Watching::default(),
             queue: VecDeque::new(),
+            spooled: Spooled::default(),
             idle: Vec::new(),
             is_shut_out: false,
         })
@@ -144,13 +152,15 @@ impl Feed {
 
     /// Tells whether everything from these offsets on is still there.
     pub async fn holds(&self, offsets: &Offsets) -> Result<bool> {
+        let mut in_kafka = true;
         for (topic, partition, offset) in offsets.places() {
-            let is_known = self.offsets.number(topic, partition).is_some();
-            if !is_known || offset < self.bounds(topic, partition)?.0 {
+            if self.offsets.number(topic, partition).is_none() {
                 return Ok(false);
             }
+            in_kafka &= offset >= self.bounds(topic, partition)?.0;
         }
-        Ok(true)
+        let first = |topic: &str, partition| Ok(self.bounds(topic, partition)?.0);
+        Ok(in_kafka || self.spooled.holds(offsets, first)?)
     }
 
     /// Begins reading at offsets that were kept. Topics that are not among them are read from their
@@ -172,17 +182,29 @@ impl Feed {
                 None => return Err(left_out(name)),
             }
         }
+        self.spooled.seek(offsets)?;
+        if !self.spooled.is_read() {
+            self.assert_held(offsets)?;
+        }
+        self.offsets = offsets.clone();
+        let is_new = |(name, _): &(String, usize)| self.offsets.number(name, 0).is_none();
+        let new: Vec<(String, usize)> = found.into_iter().filter(is_new).collect();
+        self.add_topics(&new)?;
+        match self.spooled.is_read() {
+            true => Ok(()),
+            false => self.assign(),
+        }
+    }
+
+    /// Asserts that Kafka holds what is read next.
+    fn assert_held(&self, offsets: &Offsets) -> Result<()> {
         for (topic, partition, offset) in offsets.places() {
             let held = self.bounds(topic, partition)?;
             if offset < held.0 || offset > held.1 {
                 return Err(lost_offset(topic, partition, offset, held));
             }
         }
-        self.offsets = offsets.clone();
-        let is_new = |(name, _): &(String, usize)| self.offsets.number(name, 0).is_none();
-        let new: Vec<(String, usize)> = found.into_iter().filter(is_new).collect();
-        self.add_topics(&new)?;
-        self.assign()
+        Ok(())
     }
 
     fn assign(&self) -> Result<()> {
@@ -202,51 +224,68 @@ impl Feed {
     /// # Errors
     /// As [`Feed::next`].
     pub async fn next_event(&mut self) -> Result<FeedEvent> {
-        if let Some(event) = self.queue.pop_front() {
-            return Ok(event);
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Ok(event);
+            }
+            let record = match self.spooled.is_read() {
+                true => self.next_spooled().await?,
+                false => Some(self.next().await?),
+            };
+            let Some(mut record) = record else {
+                continue;
+            };
+            let may_grow = self.may_grow();
+            let place = self.offsets.places().nth(record.partition);
+            let (topic, _, _) = place.expect("it was numbered just now");
+            self.watching.note(topic, &mut record, may_grow);
+            return Ok(FeedEvent::Record(record));
         }
-        let mut record = self.next().await?;
-        let may_grow = self.may_grow();
-        let place = self.offsets.places().nth(record.partition);
-        let (topic, _, _) = place.expect("it was numbered just now");
-        self.watching.note(topic, &mut record, may_grow);
-        Ok(FeedEvent::Record(record))
     }
 
-    /// Returns the next record, as soon as there is one. It may be abandoned at any moment and
+    /// Returns the next record of Kafka, as soon as there is one. It may be abandoned at any moment and
     /// called again.
     ///
     /// # Errors
     /// If it is not in Open Protocol, or reading fails for good; passing faults are retried by
     /// librdkafka.
     pub async fn next(&mut self) -> Result<FeedRecord> {
+        self.receive(decoded).await
+    }
+
+    /// Hands out the next record of Kafka as it is.
+    ///
+    /// # Errors
+    /// As [`Feed::next`], and what `take` says.
+    async fn next_raw(&mut self, mut take: impl FnMut(&Raw<'_>) -> Result<()>) -> Result<()> {
+        self.receive(|_, raw| take(raw)).await
+    }
+
+    async fn receive<T>(
+        &mut self,
+        mut take_one: impl FnMut(usize, &Raw<'_>) -> Result<T>,
+    ) -> Result<T> {
         loop {
             if self.is_shut_out {
                 self.reopen().await?;
             }
             let error = match self.client.recv().await {
                 Ok(message) => {
-                    let (topic, offset) = (message.topic(), message.offset());
-                    let partition = usize::try_from(message.partition()).unwrap_or_default();
+                    let raw = Raw {
+                        topic: message.topic(),
+                        partition: usize::try_from(message.partition()).unwrap_or_default(),
+                        offset: message.offset(),
+                        key: message.key().unwrap_or_default(),
+                        value: message.payload().unwrap_or_default(),
+                    };
                     // What was fetched before topics were assigned anew may come once more.
-                    let Some(number) = self.offsets.number(topic, partition) else {
+                    let Some(number) = self.offsets.number(raw.topic, raw.partition) else {
                         continue;
                     };
-                    let key = message.key().unwrap_or_default();
-                    let value = message.payload().unwrap_or_default();
-                    let messages = decode(key, value).or_else(|what| {
-                        let foreign = foreign(topic, partition, offset, what);
-                        rows_without_values(key).ok_or(foreign)
-                    })?;
-                    *self.offsets.at_mut(number) = offset + 1;
-                    // What was compressed is larger now.
-                    let rows = messages.iter().map(Message::byte_len).sum::<usize>();
-                    return Ok(FeedRecord {
-                        partition: number,
-                        offset,
-                        messages,
-                        bytes: rows.max(key.len() + value.len()),
-                    });
+                    match take(&mut self.offsets, number, &raw, &mut take_one)? {
+                        Some(taken) => return Ok(taken),
+                        None => continue,
+                    }
                 }
                 Err(error) => error,
             };
@@ -257,9 +296,19 @@ impl Feed {
                     self.is_shut_out = true;
                 }
                 None if is_passing(&error) => {}
-                None => return Err(failure(self.task.topic(), &error)),
+                None => return Err(self.failed(&error)),
             }
         }
+    }
+
+    /// Says what a fault means that does not pass.
+    fn failed(&self, error: &KafkaError) -> Error {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
+            && let Err(lost) = self.assert_held(&self.offsets)
+        {
+            return lost;
+        }
+        failure(self.task.topic(), error)
     }
 
     /// Tells why the brokers accept this client no more, if they do not.
@@ -313,6 +362,47 @@ impl Feed {
         let offsets = self.offsets.clone();
         self.seek(&offsets).await
     }
+}
+
+/// Takes the record that comes next on a partition, and passes over one that came before.
+///
+/// # Errors
+/// If records between are missing, and what `take_one` says.
+fn take<T>(
+    offsets: &mut Offsets,
+    number: usize,
+    raw: &Raw<'_>,
+    mut take_one: impl FnMut(usize, &Raw<'_>) -> Result<T>,
+) -> Result<Option<T>> {
+    let next = offsets.at_mut(number);
+    if raw.offset < *next {
+        return Ok(None);
+    }
+    if raw.offset > *next {
+        return Err(gap(raw.topic, raw.partition, *next, raw.offset));
+    }
+    let taken = take_one(number, raw)?;
+    *next = raw.offset + 1;
+    Ok(Some(taken))
+}
+
+/// Takes a record apart.
+///
+/// # Errors
+/// If it is not in Open Protocol.
+fn decoded(number: usize, raw: &Raw<'_>) -> Result<FeedRecord> {
+    let messages = decode(raw.key, raw.value).or_else(|what| {
+        let foreign = foreign(raw.topic, raw.partition, raw.offset, what);
+        rows_without_values(raw.key).ok_or(foreign)
+    })?;
+    // What was compressed is larger now.
+    let rows = messages.iter().map(Message::byte_len).sum::<usize>();
+    Ok(FeedRecord {
+        partition: number,
+        offset: raw.offset,
+        messages,
+        bytes: rows.max(raw.key.len() + raw.value.len()),
+    })
 }
 
 /// Makes a client and looks the topics up.

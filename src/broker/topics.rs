@@ -7,7 +7,7 @@
 //! the ends that the topics have a moment later, and in topics that exist by then.
 
 use super::client::{Client, METADATA_TIMEOUT};
-use super::fault::{failure, no_topic, repartitioned};
+use super::fault::{failure, lost_offset, no_topic, repartitioned};
 use super::{Feed, FeedEvent, FeedRecord};
 use crate::error::Result;
 use crate::feed::{CommitTs, Message, physical_ms};
@@ -96,20 +96,48 @@ impl Feed {
         let Ok(found) = found else {
             return Ok(());
         };
-        self.assert_partitions(&found)?;
-        let new: Vec<_> = found
-            .into_iter()
-            .filter(|(name, _)| self.offsets.number(name, 0).is_none())
-            .collect();
-        if !new.is_empty() {
-            self.add_topics(&new)?;
-            self.assign()?;
-        }
+        self.take_up(found)?;
         self.complete_silent(newest)?;
         for (partition, (offset, ts)) in std::mem::take(&mut self.watching.held) {
             self.queue_watermark(partition, offset, ts);
         }
         Ok(())
+    }
+
+    /// Looks whether topics have come, and tells it, without a word about watermarks.
+    ///
+    /// # Errors
+    /// As [`Feed::look`].
+    pub(super) fn look_for_topics(&mut self) -> Result<bool> {
+        if self.is_shut_out {
+            return Ok(false);
+        }
+        let found = tokio::task::block_in_place(|| topics_of(&self.client, &self.task));
+        let Ok(found) = found else {
+            return Ok(false);
+        };
+        match self.take_up(found) {
+            Ok(()) => Ok(self.queue.drain(..).next().is_some()),
+            Err(error) if error.kind().is_retryable() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Compares the topics that were found with those that are read, and reads the new ones too.
+    fn take_up(&mut self, found: Vec<(String, usize)>) -> Result<()> {
+        self.assert_partitions(&found)?;
+        let new: Vec<_> = found
+            .into_iter()
+            .filter(|(name, _)| self.offsets.number(name, 0).is_none())
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.add_topics(&new)?;
+        match self.spooled.is_read() {
+            true => Ok(()),
+            false => self.assign(),
+        }
     }
 
     /// A topic that is gone counts as unchanged: reading will tell.
@@ -125,17 +153,24 @@ impl Feed {
         Ok(())
     }
 
-    /// Adds topics behind the others, from the first record that Kafka holds of them.
+    /// Adds topics behind the others, from their first record.
+    ///
+    /// # Errors
+    /// If Kafka has dropped records of one already.
     pub(super) fn add_topics(&mut self, new: &[(String, usize)]) -> Result<()> {
-        let mut added = Vec::new();
         for (name, partitions) in new {
-            let firsts: Result<Vec<i64>> = (0..*partitions)
-                .map(|partition| Ok(self.bounds(name, partition)?.0))
-                .collect();
-            added.push((name.clone(), firsts?));
+            for partition in 0..*partitions {
+                let held = self.bounds(name, partition)?;
+                // The spool may have what Kafka has no more; when it is left, that is looked at again.
+                if held.0 > 0 && !self.spooled.is_read() {
+                    return Err(lost_offset(name, partition, 0, held));
+                }
+            }
         }
-        for (name, offsets) in added {
-            self.offsets.add(&name, offsets.clone());
+        for (name, partitions) in new {
+            let offsets = vec![0; *partitions];
+            self.offsets.add(name, offsets.clone());
+            let name = name.clone();
             self.queue.push_back(FeedEvent::Topic { name, offsets });
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod check;
 mod diff;
+mod limits;
 mod migrate;
 mod precheck;
 mod repair;
@@ -35,6 +36,7 @@ enum Command {
     Diff(diff::Diff),
     Repair(repair::Repair),
     Resync(resync::Resync),
+    Limits(limits::LimitsCommand),
     Status(status::StatusCommand),
     Serve(serve::Serve),
 }
@@ -74,6 +76,7 @@ impl Cli {
             Command::Diff(command) => command.run().await,
             Command::Repair(command) => command.run().await,
             Command::Resync(command) => command.run().await,
+            Command::Limits(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Serve(command) => command.run().await,
         }

@@ -25,7 +25,7 @@ impl Serve {
                 )
             })?;
         eprintln!("page: http://{}", task.listen);
-        web::serve(listener, journal, stop_on_signal()?).await?;
+        web::serve(listener, journal, task.limits, stop_on_signal()?).await?;
         Ok(0)
     }
 }

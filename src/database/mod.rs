@@ -22,9 +22,10 @@ pub use fresh_base::FreshBase;
 pub use oceanbase::{newest_fence, undo_retention_s};
 pub use record::{FollowedRow, Holder, LoadedChunk, Record, TaskRow};
 pub use scan::{
-    Select, column_expressions, source_row_ids, source_scan, source_whole, target_keys,
-    target_scan, target_whole,
+    Select, source_row_ids, source_scan, source_whole, target_keys, target_scan, target_whole,
 };
 pub use session::{Scan, Server, Session};
-pub use tidb::{current_ts, gc_life_time, has_row_ids, key_bounds, next_value};
+pub use tidb::{
+    current_ts, duration_s, gc_life_time, has_row_ids, key_bounds, next_value, readable_ts,
+};
 pub use view::sequence_sql;

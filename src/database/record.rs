@@ -287,7 +287,7 @@ impl Record {
     /// # Errors
     /// With [`ErrorKind::Lease`] if another instance took over.
     pub async fn begin(&self, session: &mut Session, slot: u32, epoch: u64) -> Result<()> {
-        session.execute("BEGIN").await?;
+        session.begin().await?;
         let sql = format!(
             "UPDATE rowproof.slot SET writes = writes + 1 \
              WHERE task = '{}' AND slot = {slot} AND epoch = {epoch}",

@@ -1,13 +1,15 @@
 //! One connection with rowproof's settings, asserted.
 
 use super::failure::failure;
-use super::scan::Select;
+use super::scan::{Select, WorkKind, work_of};
 use super::tls::{secured, tls_failure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::fence::Fence;
 use crate::row::Rows;
+use crate::schema::Table;
 use crate::task::Endpoint;
+use crate::throttle::{Flow, Gate, PAUSE_MAX, Pass};
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use secrecy::ExposeSecret;
@@ -15,6 +17,7 @@ use sqlx::error::UnexpectedNullError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Decode, MySql, Row};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -68,6 +71,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(900);
 /// How long a statement that returns no rows may take; DDL on a large table takes its time.
 const STATEMENT_MAX: Duration = Duration::from_secs(4 * 3600);
 
+/// After how many rows or bytes a read whose rate is limited looks whether it may go on.
+const ROWS_PER_LOOK: usize = 64;
+const BYTES_PER_LOOK: usize = 64 << 10;
+
 /// After how many rows the timer of a read is set anew.
 const ROWS_PER_TIMER: usize = 1_024;
 
@@ -83,6 +90,10 @@ pub struct Session {
     snapshot: Option<CommitTs>,
     asserted_fence: Option<Fence>,
     abandoned: bool,
+    /// What holds reads and writes of rows back, if anything does.
+    gate: Option<Arc<Gate>>,
+    /// The place at the gate that a transaction holds.
+    pass: Option<Pass>,
 }
 
 impl Session {
@@ -120,9 +131,18 @@ impl Session {
             snapshot: None,
             asserted_fence: None,
             abandoned: false,
+            gate: None,
+            pass: None,
         };
         session.apply_settings().await?;
         Ok(session)
+    }
+
+    /// Has reads and writes of rows pass a gate, which all connections to the side share.
+    #[must_use]
+    pub fn behind(mut self, gate: &Arc<Gate>) -> Session {
+        self.gate = Some(Arc::clone(gate));
+        self
     }
 
     /// Tells whether the connection is encrypted.
@@ -144,12 +164,48 @@ impl Session {
     ///
     /// The count is of rows found: an update to the same value counts.
     pub async fn execute(&mut self, sql: impl Into<String>) -> Result<u64> {
-        let query = sqlx::raw_sql(AssertSqlSafe(sql.into()));
+        let sql = sql.into();
+        let ends_transaction = matches!(sql.as_str(), "COMMIT" | "ROLLBACK");
+        let query = sqlx::raw_sql(AssertSqlSafe(sql));
         let result = timeout(STATEMENT_MAX, query.execute(&mut self.connection)).await;
+        if ends_transaction {
+            self.pass = None;
+        }
         result
             .map_err(|_| silent(&self.label, STATEMENT_MAX))?
             .map(|done| done.rows_affected())
             .map_err(|error| failure(&self.label, &error))
+    }
+
+    /// Begins a transaction that writes rows. It has its place at the gate until it ends: one that
+    /// waited for a place in between would have others wait for its locks, and they for theirs.
+    pub async fn begin(&mut self) -> Result<()> {
+        if let Some(gate) = &self.gate
+            && self.pass.is_none()
+        {
+            self.pass = Some(gate.enter().await);
+        }
+        self.execute("BEGIN").await.map(|_| ())
+    }
+
+    /// Runs a statement that writes rows of a table, and returns how many it found or changed.
+    pub async fn write(&mut self, sql: String, table: &Table) -> Result<u64> {
+        let Some(gate) = self.gate.clone() else {
+            return self.execute(sql).await;
+        };
+        let _pass = match &self.pass {
+            Some(_) => {
+                gate.pause(Some(PAUSE_MAX)).await;
+                None
+            }
+            None => Some(gate.enter().await),
+        };
+        let bytes = sql.len() as u64;
+        let work = gate.begin(work_of(table, WorkKind::of_write(&sql)));
+        let rows = self.execute(sql).await?;
+        work.end(rows, bytes, Duration::ZERO);
+        gate.charge(Flow::Write, rows, bytes);
+        Ok(rows)
     }
 
     /// Reads all rows of a query into `rows`; for results that are known to be small.
@@ -185,6 +241,9 @@ impl Session {
             abandoned: &mut self.abandoned,
             ahead: None,
             silence: Box::pin(sleep(SILENCE_MAX)),
+            gate: self.gate.as_ref(),
+            has_pass: self.pass.is_some(),
+            work: select.work,
         }
     }
 
@@ -194,10 +253,12 @@ impl Session {
         self.abandoned
     }
 
-    /// Reads a small result as texts.
+    /// Reads a small result as texts; no gate holds it back.
     pub async fn texts(&mut self, sql: impl Into<String>) -> Result<Vec<Vec<Option<String>>>> {
         let mut rows = Rows::new();
-        self.scan(sql, &mut rows).await?;
+        let mut scan = self.open_scan(sql.into());
+        scan.gate = None;
+        scan.fill(&mut rows, usize::MAX).await?;
         let text = |cell: &[u8]| String::from_utf8_lossy(cell).into_owned();
         Ok((0..rows.len())
             .map(|row| rows.cells(row).map(|cell| cell.map(text)).collect())
@@ -293,12 +354,38 @@ pub struct Scan<'s> {
     ahead: Option<MySqlRow>,
     /// One timer for many rows: it is looked at only while the server is awaited.
     silence: Pin<Box<Sleep>>,
+    gate: Option<&'s Arc<Gate>>,
+    /// Whether the session is in a transaction that has its place at the gate.
+    has_pass: bool,
+    /// The kind of work.
+    work: u64,
 }
 
 impl Scan<'_> {
     /// Appends rows to `rows` until it holds `bytes_max`, and at least one; false if there are
     /// more.
     pub async fn fill(&mut self, rows: &mut Rows, bytes_max: usize) -> Result<bool> {
+        let Some(gate) = self.gate else {
+            return self.read(rows, bytes_max, None).await;
+        };
+        let _pass = match self.has_pass {
+            true => None,
+            false => Some(gate.enter().await),
+        };
+        let work = gate.begin(self.work);
+        let mut toll = Toll::new(gate, rows);
+        let whole = self.read(rows, bytes_max, Some(&mut toll)).await?;
+        toll.charge(rows);
+        work.end(toll.rows, toll.bytes, toll.paused);
+        Ok(whole)
+    }
+
+    async fn read(
+        &mut self,
+        rows: &mut Rows,
+        bytes_max: usize,
+        mut toll: Option<&mut Toll<'_>>,
+    ) -> Result<bool> {
         if let Some(row) = self.ahead.take() {
             self.push(&row, rows)?;
         }
@@ -320,6 +407,14 @@ impl Scan<'_> {
                 return Ok(false);
             }
             self.push(&row, rows)?;
+            if let Some(toll) = &mut toll
+                && toll.gate.is_paced()
+                && toll.is_due(rows)
+            {
+                toll.charge(rows);
+                toll.paused += toll.gate.pause(Some(PAUSE_MAX)).await;
+                self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+            }
         }
     }
 
@@ -338,6 +433,42 @@ impl Scan<'_> {
         }
         rows.end_row();
         Ok(())
+    }
+}
+
+/// What a read is counted for at the gate.
+struct Toll<'g> {
+    gate: &'g Gate,
+    /// The rows and bytes that were there when it was last counted.
+    counted: (usize, usize),
+    rows: u64,
+    bytes: u64,
+    paused: Duration,
+}
+
+impl Toll<'_> {
+    fn new<'g>(gate: &'g Gate, rows: &Rows) -> Toll<'g> {
+        Toll {
+            gate,
+            counted: (rows.len(), rows.byte_len()),
+            rows: 0,
+            bytes: 0,
+            paused: Duration::ZERO,
+        }
+    }
+
+    fn is_due(&self, rows: &Rows) -> bool {
+        let (counted, bytes) = self.counted;
+        rows.len() - counted >= ROWS_PER_LOOK || rows.byte_len() - bytes >= BYTES_PER_LOOK
+    }
+
+    fn charge(&mut self, rows: &Rows) {
+        let more_rows = (rows.len() - self.counted.0) as u64;
+        let more_bytes = (rows.byte_len() - self.counted.1) as u64;
+        self.counted = (rows.len(), rows.byte_len());
+        self.rows += more_rows;
+        self.bytes += more_bytes;
+        self.gate.charge(Flow::Read, more_rows, more_bytes);
     }
 }
 

@@ -7,7 +7,7 @@ use super::Session;
 use crate::apply::text_literal;
 use crate::chunk::ROW_ID;
 use crate::error::Result;
-use crate::feed::CommitTs;
+use crate::feed::{CommitTs, physical_ms};
 use crate::row::Kind;
 use crate::schema::{Table, TableName, quote};
 
@@ -37,6 +37,40 @@ pub async fn gc_life_time(session: &mut Session) -> Result<String> {
         .text("SELECT @@GLOBAL.tidb_gc_life_time")
         .await?
         .unwrap_or_default())
+}
+
+/// Returns a timestamp as of which the source can be read for a while yet, whatever garbage collection
+/// does: half of what it leaves is older. 0 if the server does not say how much it leaves.
+pub async fn readable_ts(session: &mut Session) -> Result<CommitTs> {
+    let life = gc_life_time(session).await?;
+    let now = current_ts(session).await?;
+    Ok(half_before(now, duration_s(&life)))
+}
+
+fn half_before(now: CommitTs, life_s: Option<u64>) -> CommitTs {
+    let Some(life_s) = life_s else { return 0 };
+    physical_ms(now).saturating_sub(life_s * 500) << 18
+}
+
+/// Reads a duration as TiDB prints it, for example `10m0s` or `24h0m0s`.
+pub fn duration_s(text: &str) -> Option<u64> {
+    let mut seconds = 0;
+    let mut number = String::new();
+    for character in text.chars() {
+        if character.is_ascii_digit() {
+            number.push(character);
+            continue;
+        }
+        let unit = match character {
+            'h' => 3_600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        seconds += number.parse::<u64>().ok()? * unit;
+        number.clear();
+    }
+    number.is_empty().then_some(seconds)
 }
 
 /// Returns the lowest and the highest key of a table with a single integer key, or the lowest and
@@ -93,7 +127,7 @@ fn greatest(column_type: &str, unsigned: bool) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::greatest;
+    use super::{duration_s, greatest, half_before};
 
     #[test]
     fn types_end_where_the_servers_say() {
@@ -101,5 +135,20 @@ mod tests {
         assert_eq!(greatest("mediumint unsigned", true), 16_777_215);
         assert_eq!(greatest("bigint(20)", false), i64::MAX as u64);
         assert_eq!(greatest("bigint unsigned", true), u64::MAX);
+    }
+
+    #[test]
+    fn durations_are_read_as_tidb_prints_them() {
+        assert_eq!(duration_s("10m0s"), Some(600));
+        assert_eq!(duration_s("24h0m0s"), Some(86_400));
+        assert_eq!(duration_s("soon"), None);
+    }
+
+    #[test]
+    fn half_of_what_garbage_collection_leaves_can_be_read_for_a_while() {
+        let now = 1_000_000 << 18 | 7;
+        assert_eq!(half_before(now, Some(600)), 700_000 << 18);
+        assert_eq!(half_before(now, Some(86_400)), 0);
+        assert_eq!(half_before(now, None), 0);
     }
 }

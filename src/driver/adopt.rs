@@ -50,7 +50,7 @@ impl Clearing<'_> {
         let epoch = self.load.lease.epoch;
         self.load.record.begin(target, self.slot, epoch).await?;
         for statement in statements {
-            target.execute(statement).await?;
+            target.write(statement, self.table).await?;
         }
         target.execute("COMMIT").await?;
         link.1 += count;

@@ -94,6 +94,7 @@ impl BaseDesk {
             journal: following.journal.clone(),
             digest_key: following.digest_key.clone(),
             lease: following.lease,
+            spooling: following.spooling.clone(),
             stop: self.stop.clone(),
         };
         self.loading = Some(tokio::spawn(bases.run(asked.into_iter().collect())));

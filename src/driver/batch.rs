@@ -2,7 +2,6 @@
 
 use super::copies::{Adjustment, Wanted};
 use super::crew::{Crew, Statement};
-use super::failpoint;
 use super::follow::{APPLIER_SLOT, Following};
 use super::held::Obstacle;
 use super::link::Link;
@@ -11,6 +10,7 @@ use crate::apply::{delete_keys, insert_rows};
 use crate::database::{Session, newest_fence};
 use crate::engine::{Batch, Follow};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::feed::{CommitTs, FoldedRow, FoldedTable, Part};
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::row::Rows;
@@ -51,7 +51,7 @@ impl Following {
                 return Err(out_of_order(&before, batch).into());
             }
             let keys: usize = batch.parts.iter().map(Part::keys_at_most).sum();
-            let most = failpoint::rows_per_transaction(ROWS_PER_TRANSACTION);
+            let most = failpoint::size("ROWPROOF_LARGE_BATCH", ROWS_PER_TRANSACTION);
             let whole = keys <= most && before.state == FenceState::Complete;
             if !whole {
                 failpoint::pass("batch-before-applying");
@@ -65,12 +65,8 @@ impl Following {
             failpoint::pass("batch-begun");
             let crew = (!whole).then_some(crew);
             let trust = Trust {
-                // Of a target at the fence where the batch begins, the feed knows which keys it has
-                // not; a target where it is wrong refuses the row (1062), and makes it a suspect.
-                new_keys: batch.old_values
-                    && batch.joined.is_empty()
-                    && before.state == FenceState::Complete
-                    && before.w == batch.from,
+                // A target where the feed is wrong refuses the row (1062), and makes it a suspect.
+                new_keys: batch.knows_new_keys(&before),
                 suspects,
             };
             self.write(follow, batch, (source, target, crew), trust)

@@ -6,6 +6,7 @@ use super::chunk_read::{
 use super::held::described;
 use super::link::{Links, Retries};
 use super::opening::{Openings, wait_for_fence};
+use super::pace::{keep_pace, set_limits};
 use super::whole::compare_whole;
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
 use crate::database::{Catalog, FollowedRow, Record, Session, collations, current_ts};
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// How often a chunk whose snapshots expired is read at a newer fence.
 const REFENCE_TRIES: usize = 3;
@@ -149,6 +151,10 @@ pub(super) async fn check_those(
 ) -> Result<CheckOutcome> {
     let began = Instant::now();
     let journal = Journal::open(&task.state_dir).await?;
+    set_limits(task, &journal).await?;
+    let pace = CancellationToken::new();
+    let _ended = pace.clone().drop_guard();
+    tokio::spawn(keep_pace(task.clone(), journal.clone(), None, pace));
     let mut links = Links::new(task);
     let asked = current_ts(links.source.session().await?).await?;
     let in_scope = |name: &TableName| task.scope.contains(name) && wanted(name);

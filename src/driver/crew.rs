@@ -1,10 +1,10 @@
 //! The crew that writes large batches: several connections, between two fences.
 
-use super::failpoint;
 use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::Link;
 use crate::database::{Record, Session};
+use crate::failpoint;
 use crate::feed::FoldedTable;
 use crate::task::Task;
 use futures_util::future::try_join_all;
@@ -26,7 +26,7 @@ pub struct Statement<'a> {
 impl Statement<'_> {
     /// Executes the statement; an error says which table met it.
     pub async fn execute(self, target: &mut Session) -> Result<(), Obstacle> {
-        let done = target.execute(self.sql).await;
+        let done = target.write(self.sql, &self.folded.table).await;
         let met = |error| Obstacle::of(self.folded, self.place, error);
         done.map(|_| ()).map_err(met)
     }

@@ -2,10 +2,12 @@
 
 use super::precheck::Finding;
 use super::schema::assert_adoptable;
+use crate::apply::widened_elements;
 use crate::database::{
     Catalog, Record, Session, collations, sequence_sql, show_create, source_scan,
 };
 use crate::error::Result;
+use crate::row::Kind;
 use crate::schema::{
     ColumnDefault, LeftOut, Spellings, Table, TableName, Weight, differences, for_target,
     is_temporary, notices, obstacles, quote,
@@ -34,6 +36,8 @@ pub async fn definitions(
         }
         understood(&task.choices.adapt(table, &collations), target, findings).await?;
     }
+    vectors(&wanted, target, findings).await?;
+    findings.extend(json(&wanted));
     parents(task, &wanted, findings);
     for (one, other) in wanted.collisions() {
         findings.push(Finding::error(
@@ -84,6 +88,49 @@ pub async fn definitions(
     for table in &wanted.tables {
         notice(task, table, source, &collations, findings).await?;
         triggers(table, &existing, target, findings).await?;
+    }
+    Ok(())
+}
+
+/// Says what of JSON the source does not tell.
+fn json(wanted: &Catalog) -> Option<Finding> {
+    let has_json = |table: &&Table| table.columns.iter().any(|of| of.kind == Kind::Json);
+    let tables: Vec<&Table> = wanted.tables.iter().filter(has_json).collect();
+    let first = &tables.first()?.name;
+    Some(Finding::note(
+        format!(
+            "the type of some JSON values is not carried ({} tables, {first} the first)",
+            tables.len()
+        ),
+        "TiDB prints the double 1.0 as 1, and dates and bytes within JSON as strings, in reads and in the \
+         feed: such a value arrives as an integer or a string, and only JSON_TYPE tells",
+        "nothing, if the application does not ask for JSON_TYPE",
+    ))
+}
+
+/// Sees whether the target can print vectors with all their bits, where there are some.
+async fn vectors(
+    wanted: &Catalog,
+    target: &mut Session,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let has_vector = |table: &&Table| {
+        let mut columns = table.columns.iter();
+        columns.any(|column| column.kind == Kind::Vector)
+    };
+    let Some(table) = wanted.tables.iter().find(has_vector) else {
+        return Ok(());
+    };
+    let name = &table.name;
+    match target.text(format!("SELECT {}", widened_elements("[0.5]"))).await {
+        Ok(_) => {}
+        Err(error) if error.kind().is_retryable() => return Err(error),
+        Err(error) => findings.push(Finding::error(
+            format!("table {name}: it has a VECTOR, which this target cannot print exactly: {error}"),
+            "OceanBase prints six digits of each element; only array_map(), which it has since 4.3.5, \
+             shows all of them, and without it nothing could be proven",
+            format!("migrate to a newer OceanBase, or exclude {name} and every other table with a VECTOR"),
+        )),
     }
     Ok(())
 }

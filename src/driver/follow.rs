@@ -10,6 +10,7 @@ use super::moves::MoveGuard;
 use super::old_values::OldValues;
 use super::reader::{Ahead, Claims, Reader};
 use super::schema::Making;
+use super::spooling::Spooling;
 use super::status::StatusBoard;
 use super::timezone::ZoneCheck;
 use super::unproven::{ToProve, Unproven};
@@ -57,6 +58,8 @@ pub struct Following {
     pub status: StatusBoard,
     /// The lease under which rows are written.
     pub lease: Lease,
+    /// What is kept of the feed.
+    pub spooling: Spooling,
     /// Where batches go to be proven.
     pub proofs: ToProve,
     /// Cancelled when the operator stops the work, or the wanted state is reached.
@@ -158,9 +161,11 @@ impl Following {
                     }
                 }
             }
-            let waiting = follow.waiting_bytes();
-            self.status
-                .update(|status| status.waiting_bytes = waiting as u64);
+            let (waiting, resolved) = (follow.waiting_bytes(), follow.resolved());
+            self.status.update(|status| {
+                status.waiting_bytes = waiting as u64;
+                status.watermark = (resolved > 0).then_some(resolved);
+            });
             if waiting > WAITING_BYTES_MAX {
                 return Ok(());
             }

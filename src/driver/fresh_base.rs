@@ -5,17 +5,18 @@
 //! to all of it, and when the load is proven, following begins again from there, as after a crash.
 
 use super::chunk_read::Spare;
-use super::failpoint;
 use super::lease::Lease;
 use super::link::{Links, Retries};
 use super::load::Load;
 use super::precheck::start_of_load;
 use super::schema::Making;
+use super::spooling::Spooling;
 use super::status::StatusBoard;
 use crate::broker::Feed;
 use crate::database::{Catalog, FreshBase, Record, Session, collations};
 use crate::engine::Stop;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::fence::{BaseState, Fence};
 use crate::journal::Journal;
 use crate::proof::{Counts, How, TableProof, Verdict};
@@ -91,6 +92,8 @@ pub struct FreshBases {
     pub digest_key: DigestKey,
     /// The lease under which rows are written.
     pub lease: Lease,
+    /// What is kept of the feed.
+    pub spooling: Spooling,
     /// Cancelled when the operator stops the work.
     pub stop: CancellationToken,
 }
@@ -165,6 +168,7 @@ impl FreshBases {
             Some(base) => base,
             None => self.fix(links, name).await?,
         };
+        let _need = self.spooling.begin(&base.offsets, base.base);
         if base.state == BaseState::Clearing {
             self.clear(links, &base).await?;
             failpoint::pass("base-cleared");
@@ -275,7 +279,7 @@ impl FreshBases {
                 return Err(super::migrate::interrupted());
             }
             self.begin(target).await?;
-            let deleted = target.execute(sql.as_str()).await?;
+            let deleted = target.write(sql.clone(), table).await?;
             target.execute("COMMIT").await?;
             failpoint::pass("base-rows-deleted");
             if deleted < ROWS_PER_DELETE {

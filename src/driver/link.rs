@@ -3,8 +3,10 @@
 use crate::database::{Server, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::{Endpoint, Task};
+use crate::throttle::Gate;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::join_all;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often work that met a passing fault is tried again, one after the other.
@@ -18,6 +20,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub struct Link {
     endpoint: Endpoint,
     server: Server,
+    gate: Arc<Gate>,
     session: Option<Session>,
     was_connected: bool,
 }
@@ -28,6 +31,7 @@ impl Link {
         Link {
             endpoint: task.source.clone(),
             server: Server::TiDb,
+            gate: Arc::clone(&task.throttle.source),
             session: None,
             was_connected: false,
         }
@@ -38,6 +42,7 @@ impl Link {
         Link {
             endpoint: task.target.clone(),
             server: Server::OceanBase,
+            gate: Arc::clone(&task.throttle.target),
             session: None,
             was_connected: false,
         }
@@ -53,12 +58,13 @@ impl Link {
         }
         if self.session.is_none() {
             let connected = Session::connect(&self.endpoint, self.server).await;
-            self.session = Some(connected.map_err(|error| match error.kind() {
+            let session = connected.map_err(|error| match error.kind() {
                 ErrorKind::Refused | ErrorKind::Usage if self.was_connected => {
                     error.with_kind(ErrorKind::Unavailable)
                 }
                 _ => error,
-            })?);
+            })?;
+            self.session = Some(session.behind(&self.gate));
             self.was_connected = true;
         }
         Ok(self.session.as_mut().expect("it was made just now"))

@@ -3,7 +3,6 @@
 use super::chunk_read::{
     Findings, Moment, Spare, compare_in_pieces, compare_rows, cut, read_chunk,
 };
-use super::failpoint;
 use super::lease::Lease;
 use super::link::{Links, Retries};
 use super::status::StatusBoard;
@@ -12,6 +11,7 @@ use crate::apply::insert_rows;
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
 use crate::database::{LoadedChunk, Record};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::feed::CommitTs;
 use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
@@ -357,7 +357,7 @@ impl Load {
         self.record.begin(target, slot, self.lease.epoch).await?;
         let written = lacking.as_ref().unwrap_or(rows);
         for statement in insert_rows(&work.table, written.iter()) {
-            target.execute(statement).await?;
+            target.write(statement, &work.table).await?;
         }
         let loaded = LoadedChunk {
             stripe: work.stripe,

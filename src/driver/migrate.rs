@@ -2,20 +2,24 @@
 
 use super::chunk_read::Spare;
 use super::crew::Crew;
-use super::failpoint;
 use super::follow::{APPLIER_SLOT, Ended, Following};
 use super::lease::{Lease, StateLock};
 use super::link::Links;
 use super::load::Load;
+use super::pace::{keep_pace, set_limits};
 use super::precheck::{Level, precheck, start_of_load};
 use super::prove::Prover;
 use super::schema::Making;
+use super::spooling::Spooling;
 use super::status::StatusBoard;
 use super::unproven::proof_queue;
-use crate::broker::Feed;
-use crate::database::{Catalog, Record, Session, TaskRow, collations, current_ts, newest_fence};
+use crate::broker::{Feed, Need};
+use crate::database::{
+    Catalog, Record, Session, TaskRow, collations, current_ts, newest_fence, readable_ts,
+};
 use crate::engine::{Follow, Followed, Stop};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::feed::{CommitTs, Offsets, Spill};
 use crate::fence::{BaseState, Fence, FenceRow, FenceState};
 use crate::journal::{Backlog, FoundBy, Journal, LedgerStep, Phase, Status, TableRow};
@@ -93,7 +97,18 @@ pub async fn migrate(
         status.update(|status| status.proven = Some(fence));
     }
     let side = stop.child_token();
-    let web = tokio::spawn(web::serve(listener, journal.clone(), side.clone()));
+    set_limits(task, &journal).await?;
+    let web = web::serve(listener, journal.clone(), task.limits, side.clone());
+    let web = tokio::spawn(web);
+    // Limits can be changed until the work is over, also while it winds down.
+    let over = CancellationToken::new();
+    let pace = keep_pace(
+        task.clone(),
+        journal.clone(),
+        Some(status.clone()),
+        over.clone(),
+    );
+    let pace = tokio::spawn(pace);
     let keeper = tokio::spawn(status.clone().keep(journal.clone(), side.clone()));
     let run = Run {
         task: task.clone(),
@@ -111,6 +126,8 @@ pub async fn migrate(
         }
     });
     side.cancel();
+    over.cancel();
+    let _ = pace.await;
     let _ = keeper.await;
     let _ = web.await;
     run.status.write(&run.journal).await;
@@ -160,11 +177,12 @@ impl Run {
         };
         let lease = links.retried("taking the lease", take).await?;
         failpoint::pass("lease-taken");
+        let spooling = Spooling::of(&self.task, &state_id, &self.status)?;
         // The lease is kept until the work is over, also while it winds down.
         let keep = CancellationToken::new();
         let keeper = tokio::spawn(lease.keep(self.task.clone(), record.clone(), keep.clone()));
         let result = tokio::select! {
-            result = self.hold(&record, lease, &state_id, until) => result,
+            result = self.hold(&record, lease, (&state_id, &spooling), until) => result,
             lost = watch(keeper) => lost,
         };
         keep.cancel();
@@ -175,7 +193,7 @@ impl Run {
         &self,
         record: &Record,
         lease: Lease,
-        state_id: &str,
+        (state_id, spooling): (&str, &Spooling),
         until: Option<Until>,
     ) -> Result<()> {
         let mut links = Links::new(&self.task);
@@ -183,20 +201,26 @@ impl Run {
         let task_row = links.retried("beginning the task", begin).await?;
         self.status
             .update(|status| status.base = Some(task_row.base));
+        let mut need = None;
         if !task_row.loaded {
+            need = spooling.begin(&task_row.offsets, task_row.base);
             let make =
                 async |links: &mut Links| self.make_tables(record, links, task_row.base).await;
             let tables = links.retried("making the tables", make).await?;
             if until == Some(Until::Schema) {
                 return Ok(());
             }
-            self.load(record, &mut links, lease, &task_row, &tables)
-                .await?;
+            let load = self.load(record, &mut links, lease, &task_row, &tables);
+            tokio::select! {
+                loaded = load => loaded?,
+                error = spooling.failed() => return Err(error),
+            }
         }
         if matches!(until, Some(Until::Schema | Until::Load)) || self.task.feed.is_none() {
             return Ok(());
         }
-        self.follow(record, &mut links, lease, until).await
+        self.follow(record, &mut links, lease, (spooling, need), until)
+            .await
     }
 
     /// A lost or foreign state directory is noticed, not guessed (INV-3).
@@ -449,6 +473,7 @@ impl Run {
         record: &Record,
         links: &mut Links,
         lease: Lease,
+        (spooling, mut need): (&Spooling, Option<Need>),
         until: Option<Until>,
     ) -> Result<()> {
         self.enter(Phase::Follow);
@@ -461,12 +486,16 @@ impl Run {
         };
         let asked = links.retried("beginning to follow", begin).await?;
         loop {
+            // Until that is read, the spool goes on to be filled without a pause.
+            let goes_on = spooling.go_on()?;
+            drop(need.take());
             let feed = Feed::connect(feed_task).await?;
+            let feed = feed.with_spool(spooling.spool().clone(), goes_on);
             let ended = self.follow_on(
                 record,
                 links,
                 lease,
-                feed,
+                (feed, spooling),
                 until.map(|until| (until, asked)),
             );
             if ended.await? == Ended::Stopped {
@@ -497,7 +526,7 @@ impl Run {
         record: &Record,
         links: &mut Links,
         lease: Lease,
-        feed: Feed,
+        (feed, spooling): (Feed, &Spooling),
         until: Option<(Until, CommitTs)>,
     ) -> Result<Ended> {
         let Start {
@@ -519,6 +548,7 @@ impl Run {
             journal: self.journal.clone(),
             digest_key: self.journal.digest_key().await?,
             status: self.status.clone(),
+            spooling: spooling.clone(),
         };
         let prover = tokio::spawn(prover.run(queue));
         let following = Following {
@@ -528,6 +558,7 @@ impl Run {
             digest_key: self.journal.digest_key().await?,
             status: self.status.clone(),
             lease,
+            spooling: spooling.clone(),
             proofs: jobs,
             stop: stop.clone(),
         };
@@ -577,7 +608,8 @@ impl Run {
         let zone = self.task.feed_zone();
         let digest_key = self.journal.digest_key().await?;
         let places = offsets.clone();
-        let follow = Follow::new(proven, places, &row, tables, zone, digest_key, spill);
+        let mut follow = Follow::new(proven, places, &row, tables, zone, digest_key, spill);
+        follow.not_before(readable_ts(links.source.session().await?).await?);
         Ok(Start {
             follow,
             offsets,

@@ -4,10 +4,13 @@ use super::definitions::definitions;
 use super::link::Links;
 use super::trust;
 use crate::broker::{ClaimStore, Feed};
-use crate::database::{Record, Server, Session, current_ts, gc_life_time, undo_retention_s};
+use crate::database::{
+    Record, Server, Session, current_ts, duration_s, gc_life_time, undo_retention_s,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, Offsets};
-use crate::task::{FeedTask, Task};
+use crate::task::{FeedTask, SpoolWhen, Task};
+use indicatif::HumanBytes;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -202,27 +205,6 @@ async fn retention(
     Ok(())
 }
 
-/// Reads a duration as TiDB prints it, for example `10m0s` or `24h0m0s`.
-fn duration_s(text: &str) -> Option<u64> {
-    let mut seconds = 0;
-    let mut number = String::new();
-    for character in text.chars() {
-        if character.is_ascii_digit() {
-            number.push(character);
-            continue;
-        }
-        let unit = match character {
-            'h' => 3_600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        seconds += number.parse::<u64>().ok()? * unit;
-        number.clear();
-    }
-    number.is_empty().then_some(seconds)
-}
-
 /// Tries whether rowproof's own tables can be made and read as of a snapshot.
 async fn grants(task: &Task, target: &mut Session, findings: &mut Vec<Finding>) -> Result<()> {
     let record = Record::new(&task.name);
@@ -312,42 +294,45 @@ fn notes_on_following() -> [Finding; 2] {
 /// Compares how long Kafka keeps records with the time that a load may take. That nothing can be asked
 /// has been found before.
 async fn look_at_kafka(task: &FeedTask) -> Option<Finding> {
-    let retention = Feed::connect(task).await.ok()?.retention().await.ok()?;
-    let Some(retention) = retention else {
-        return Some(Finding::ok(
-            "feed: Kafka keeps records for ever, or does not say",
+    let keeping = Feed::connect(task).await.ok()?.keeping().await.ok()?;
+    let spooled = match task.spool {
+        SpoolWhen::Never => "changes wait in Kafka while tables are loaded, and",
+        SpoolWhen::Auto | SpoolWhen::Always => {
+            "while tables are loaded, what they need of the feed is kept in the state directory; but \
+             changes wait in Kafka"
+        }
+    };
+    let why = format!(
+        "{spooled} while rowproof does not run: what Kafka drops before it is read ends the migration"
+    );
+    let fix =
+        "raise retention.ms of the topic above the time that the load takes, 48 hours at least";
+    let Some(keeping) = keeping else {
+        return Some(Finding::note(
+            "feed: Kafka does not say for how long it keeps records",
+            &why,
+            "see that it is 48 hours at least; the right DescribeConfigs on the topic lets rowproof look",
         ));
     };
-    let what = format!("feed: Kafka keeps records for {}", hours(retention));
-    Some(match retention >= KAFKA_KEEPS {
-        true => Finding::ok(what),
-        false => Finding::warning(
-            what,
-            "changes wait in Kafka while the load runs, and while rowproof does not: what Kafka drops \
-             before it is read ends the migration",
-            "raise retention.ms of the topic above the time that the load takes, 48 hours at least",
-        ),
+    let bytes = keeping
+        .bytes
+        .map(|bytes| format!("{} of a partition", HumanBytes(bytes)));
+    let what = match (keeping.time.map(hours), bytes) {
+        (None, None) => "for ever".to_owned(),
+        (Some(time), None) => format!("for {time}"),
+        (None, Some(bytes)) => format!("up to {bytes}"),
+        (Some(time), Some(bytes)) => format!("for {time}, and up to {bytes}"),
+    };
+    let what = format!("feed: Kafka keeps records {what}");
+    Some(match keeping.is_short(Duration::ZERO) {
+        false => Finding::ok(what),
+        true => Finding::warning(what, &why, fix),
     })
 }
-
-/// The time for which Kafka should keep records: a weekend in which nobody looks.
-const KAFKA_KEEPS: Duration = Duration::from_secs(48 * 3_600);
 
 fn hours(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds < 3_600 => format!("{} minutes", seconds / 60),
         seconds => format!("{} hours", seconds / 3_600),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::duration_s;
-
-    #[test]
-    fn durations_are_read_as_tidb_prints_them() {
-        assert_eq!(duration_s("10m0s"), Some(600));
-        assert_eq!(duration_s("24h0m0s"), Some(86_400));
-        assert_eq!(duration_s("soon"), None);
     }
 }

@@ -2,16 +2,18 @@
 
 use super::chunk_read::{Findings, Moment, Spare, compare_rows};
 use super::copies::{ROWS_PER_QUERY, Wanted};
-use super::failpoint;
 use super::fresh_base::BaseProof;
 use super::held::described;
 use super::link::{Links, Retries};
+use super::spooling::Spooling;
 use super::status::StatusBoard;
 use super::unproven::{Touched, Unproven, Waiting};
 use crate::apply::lookup_condition;
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::database::{Record, source_scan, target_scan};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
+use crate::feed::Offsets;
 use crate::fence::{BaseState, Fence};
 use crate::journal::{BatchRow, FoundBy, Journal, now_ms};
 use crate::proof::{Comparison, DifferenceKind, Reason};
@@ -39,6 +41,8 @@ pub struct Prover {
     pub digest_key: DigestKey,
     /// The status.
     pub status: StatusBoard,
+    /// What is kept of the feed.
+    pub spooling: Spooling,
 }
 
 impl Prover {
@@ -71,8 +75,28 @@ impl Prover {
                 links.reset();
                 retries.pause(error.at("recording a fresh base")).await?;
             }
+            while let Err(error) = self.release(links, &unproven.offsets).await {
+                links.reset();
+                retries.pause(error.at("removing what was spooled")).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Removes of the spool what neither following nor a fresh base will read again after a death.
+    async fn release(&self, links: &mut Links, proven: &Offsets) -> Result<()> {
+        if self.spooling.spool().is_empty()? {
+            return Ok(());
+        }
+        let mut needed = proven.clone();
+        for base in self
+            .record
+            .fresh_bases(links.target.session().await?)
+            .await?
+        {
+            needed.go_back_to(&base.offsets);
+        }
+        self.spooling.release(&needed)
     }
 
     /// Gives the tables that a proven batch has joined their verdicts: they were read equal at their

@@ -1,7 +1,9 @@
 //! What the migration does now, kept for the page and told on the terminal.
 
 use crate::journal::{Journal, Phase, Status, now_ms};
+use crate::report::throttle_reasons;
 use crate::schema::TableName;
+use crate::throttle::Side;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -155,8 +157,20 @@ fn line(status: &Status) -> String {
         }
         _ => {}
     }
+    if status.spool_bytes > 0 {
+        let spooled = HumanBytes(status.spool_bytes);
+        line.push_str(&format!("; {spooled} of the feed kept on disk"));
+    }
     if let Some(reason) = &status.waiting_for {
         line.push_str(&format!(" [waiting for {reason}]"));
+    }
+    for (side, status) in [
+        (Side::Source, &status.source),
+        (Side::Target, &status.target),
+    ] {
+        for reason in throttle_reasons(side, status) {
+            line.push_str(&format!(" [{reason}]"));
+        }
     }
     line
 }

@@ -3,9 +3,10 @@
 use super::{Followed, Letter, Stop, action};
 use crate::error::Result;
 use crate::feed::{
-    Assembly, CommitTs, Ddl, Message, Offsets, Origin, Part, RowChange, Spill, Stretch, Zone, fold,
+    Assembly, Claim, CommitTs, Ddl, Message, Offsets, Origin, Part, RowChange, Spill, Stretch,
+    Zone, fold,
 };
-use crate::fence::FenceRow;
+use crate::fence::{FenceRow, FenceState};
 use crate::row::DigestKey;
 use crate::schema::{Table, TableName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,16 @@ impl Batch {
             false => base.max(self.floor),
         }
     }
+
+    /// Tells whether the target surely holds no row under the keys that are new in this batch
+    /// ([`FoldedRow::is_new`](crate::feed::FoldedRow::is_new)): the feed sends old values, and the target
+    /// stands at the fence where the batch begins, with nothing of it written.
+    pub fn knows_new_keys(&self, target: &FenceRow) -> bool {
+        self.old_values
+            && self.joined.is_empty()
+            && target.state == FenceState::Complete
+            && target.w == self.from
+    }
 }
 
 /// The state of following: what waits, what is applied, and which tables take part.
@@ -80,6 +91,9 @@ pub struct Follow {
     touched: BTreeSet<TableName>,
     /// The tables that the next batch stops, because a fresh base was asked for.
     given_up: BTreeSet<TableName>,
+    /// The tables that the feed may have made and of which it has told nothing yet, not even their
+    /// `CREATE TABLE`.
+    made: BTreeSet<TableName>,
 }
 
 impl Follow {
@@ -109,7 +123,15 @@ impl Follow {
             // A fence between the two would find the table ahead of it.
             at_least = at_least.max(row.next_fence_at_least() + 1).max(base);
         }
+        // A crash came between the making of a table and the batch that was to tell of it; that may
+        // now come in several.
+        let made = tables
+            .iter()
+            .filter(|(_, of)| of.base >= proven && !of.joins && of.stopped.is_none())
+            .map(|(name, _)| name.clone())
+            .collect();
         Follow {
+            made,
             assembly: Assembly::new(from, offsets, spill),
             at_least,
             floor: proven,
@@ -121,6 +143,12 @@ impl Follow {
             touched: BTreeSet::new(),
             given_up: BTreeSet::new(),
         }
+    }
+
+    /// Has no fence made before a timestamp: the source cannot be read as of what is much older, neither
+    /// to prove a batch nor for what the feed does not hold.
+    pub fn not_before(&mut self, ts: CommitTs) {
+        self.at_least = self.at_least.max(ts);
     }
 
     /// Returns all tables, the stopped ones included.
@@ -155,7 +183,9 @@ impl Follow {
     /// If it fits neither into memory nor on the disk.
     pub fn on_message(&mut self, partition: usize, offset: i64, message: Message) -> Result<()> {
         match &message {
-            Message::Row(row) if row.commit_ts <= self.floor_of(&row.table) => {
+            Message::Row(row) | Message::Claim(Claim { row, .. })
+                if row.commit_ts <= self.floor_of(&row.table) =>
+            {
                 self.assembly.skip(partition, offset);
                 Ok(())
             }
@@ -241,6 +271,7 @@ impl Follow {
     /// Adds a table that the stretch created, with the definition that the source has at its end.
     pub fn add_table(&mut self, table: Arc<Table>) {
         let base = self.taken.as_ref().map_or(0, |stretch| stretch.from);
+        self.made.insert(table.name.clone());
         self.tables
             .insert(table.name.clone(), Followed::new(table, base));
     }
@@ -257,8 +288,12 @@ impl Follow {
         };
         let mut stopped = Vec::new();
         for ddl in &stretch.ddls {
-            self.on_ddl(ddl, stretch.from, &mut stopped);
+            self.on_ddl(ddl, &mut stopped);
         }
+        let tells_of = |name: &TableName| {
+            self.touched.contains(name) || stretch.ddls.iter().any(|ddl| ddl.table == *name)
+        };
+        self.made.retain(|name| !tells_of(name));
         self.stop_unknown(stretch.from, &mut stopped);
         let live: BTreeMap<TableName, Arc<Table>> = self
             .tables
@@ -346,7 +381,7 @@ impl Follow {
         })
     }
 
-    fn on_ddl(&mut self, ddl: &Ddl, from: CommitTs, stopped: &mut Vec<TableName>) {
+    fn on_ddl(&mut self, ddl: &Ddl, stopped: &mut Vec<TableName>) {
         let names: Vec<TableName> = match ddl.action {
             action::CREATE_SCHEMA | action::ALTER_SCHEMA_CHARSET => Vec::new(),
             action::DROP_SCHEMA => self
@@ -355,7 +390,7 @@ impl Follow {
                 .filter(|name| name.schema.eq_ignore_ascii_case(&ddl.table.schema))
                 .cloned()
                 .collect(),
-            action::CREATE_TABLE if self.is_its_creation(ddl, from) => Vec::new(),
+            action::CREATE_TABLE if self.is_its_creation(ddl) => Vec::new(),
             action::FLASHBACK_CLUSTER => self.tables.keys().cloned().collect(),
             of_several if action::OF_SEVERAL_TABLES.contains(&of_several) => self
                 .concerned
@@ -375,13 +410,11 @@ impl Follow {
         }
     }
 
-    /// Tells whether this is the DDL that made a table known: the driver added it with the start of
-    /// this stretch as its base, or of a stretch that was begun before a crash.
-    fn is_its_creation(&self, ddl: &Ddl, from: CommitTs) -> bool {
-        self.tables.get(&ddl.table).is_some_and(|followed| {
-            let in_stretch = (from..ddl.commit_ts).contains(&followed.base);
-            in_stretch && followed.stopped.is_none()
-        })
+    /// Tells whether this is the DDL that made a table known: the driver added it at the start of this
+    /// stretch, or of one that was begun before a crash, and nothing was told of it since.
+    fn is_its_creation(&self, ddl: &Ddl) -> bool {
+        let is_followed = |of: &Followed| of.base < ddl.commit_ts && of.stopped.is_none();
+        self.made.contains(&ddl.table) && self.tables.get(&ddl.table).is_some_and(is_followed)
     }
 
     /// Stops tables in scope whose rows arrive although no load and no `CREATE TABLE` made them

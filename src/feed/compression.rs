@@ -18,6 +18,10 @@ use std::io::Read;
 /// The first bytes of an LZ4 frame.
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 
+/// The most bytes that one byte of a block of Snappy stands for: a copy of at most 64 bytes takes three
+/// (`format_description.txt`).
+const SNAPPY_RATIO: usize = 64;
+
 /// What is said of a value that decompresses to more than there is room for.
 pub const TOO_LARGE: &str = "its values decompress to more than 256 MiB; lower max-batch-size in the changefeed's sink URI, \
      or exclude the table";
@@ -60,6 +64,8 @@ fn lz4(value: &[u8], room: usize) -> Result<Vec<u8>, &'static str> {
 fn snappy(value: &[u8], room: usize) -> Result<Vec<u8>, &'static str> {
     const DAMAGED: &str = "a value is neither JSON nor a valid block of Snappy or frame of LZ4";
     match snap::raw::decompress_len(value) {
+        // Nothing is allocated for a length that no block of this size has.
+        Ok(length) if length / SNAPPY_RATIO > value.len() => Err(DAMAGED),
         Ok(length) if length > room => Err(TOO_LARGE),
         Ok(_) => snap::raw::Decoder::new()
             .decompress_vec(value)

@@ -118,7 +118,10 @@ fn cell<'a>(
         Kind::Temporal(_) if column.is_timestamp() => {
             timestamp(&string(raw)?, zone)?.into_bytes().into()
         }
-        Kind::Decimal | Kind::Temporal(_) | Kind::Json => as_bytes(string(raw)?),
+        Kind::Decimal | Kind::Temporal(_) | Kind::Json | Kind::Vector => as_bytes(string(raw)?),
+        Kind::Enum(_) | Kind::Set(_) if column.kind.is_numbered() => {
+            number(raw, "a number of labels")?.into()
+        }
         Kind::Char | Kind::Text | Kind::Binary(_) | Kind::Bytes => bytes(value, string(raw)?)?,
         Kind::Enum(labels) => enum_label(labels, raw)?.into(),
         Kind::Set(labels) => set_labels(labels, raw)?.into(),
@@ -200,8 +203,13 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
                 continue;
             }
         };
-        let number = u32::from_str_radix(rest.get(..digits)?, 16).ok()?;
-        rest = &rest[digits..];
+        let (digits, after) = rest.split_at_checked(digits)?;
+        // A number may have a sign, an escape has none.
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        let number = u32::from_str_radix(digits, 16).ok()?;
+        rest = after;
         if code == 'x' {
             out.push(u8::try_from(number).ok()?);
         } else {
@@ -271,6 +279,7 @@ mod tests {
             Some("\u{a0}中😀".as_bytes().to_vec())
         );
         assert_eq!(unescape(r"\x0"), None);
+        assert_eq!(unescape(r"\x+f"), None);
         assert_eq!(unescape("\\"), None);
         assert_eq!(unescape(r"\q"), None);
     }
@@ -309,11 +318,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_value_of_a_message_is_decoded_or_refused(
-            json in any_json(), type_code: u8, flags in 0..4_u64, place in 0..14_usize,
+            json in any_json(), type_code: u8, flags in 0..4_u64, place in 0..16_usize,
         ) {
             let types = [
                 "bigint(20)", "decimal(9,2)", "float", "double", "char(9)", "text", "binary(4)",
                 "blob", "datetime(3)", "year(4)", "bit(9)", "enum('a','b')", "set('a','b')", "json",
+                "vector(2)", "enum('','b')",
             ];
             let columns = vec![column("c", 1, types[place], true)];
             let table = table(TableName::new("s", "t"), columns, Vec::new());

@@ -18,6 +18,7 @@ mod zone;
 
 pub use assembly::{Assembly, Stretch};
 pub use backlog::{Backlog, Origin, Position, Spill};
+pub use compression::decompressed;
 pub use damaged::rows_without_values;
 pub use fold::{FoldError, Folded, fold};
 pub use image::{Certainty, packed_row};

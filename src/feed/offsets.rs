@@ -101,6 +101,12 @@ impl Offsets {
         None
     }
 
+    /// Returns the offset of a topic's partition.
+    pub fn at(&self, topic: &str, partition: usize) -> Option<i64> {
+        let (_, offsets) = self.topics.iter().find(|(name, _)| name == topic)?;
+        offsets.get(partition).copied()
+    }
+
     /// Returns the same partitions with other offsets, in the order of their numbers.
     #[must_use]
     pub fn with(&self, offsets: impl IntoIterator<Item = i64>) -> Offsets {

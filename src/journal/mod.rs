@@ -7,6 +7,7 @@
 mod definition;
 mod difference;
 mod ledger;
+mod limit;
 mod request;
 mod schema;
 mod status;

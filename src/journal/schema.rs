@@ -1,7 +1,7 @@
 //! The journal's tables.
 
 /// The statements that make the tables, in order; each is harmless where the table exists.
-pub const STATEMENTS: [&str; 14] = [
+pub const STATEMENTS: [&str; 15] = [
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     // One row: what the migration does now, as JSON.
     "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
@@ -41,6 +41,14 @@ pub const STATEMENTS: [&str; 14] = [
         table_name TEXT NOT NULL,
         at_ms INTEGER NOT NULL,
         PRIMARY KEY (table_schema, table_name)
+    )",
+    // Limits that were changed since the task file was written; no value is no limit.
+    "CREATE TABLE IF NOT EXISTS limit_change (
+        side TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value INTEGER,
+        at_ms INTEGER NOT NULL,
+        PRIMARY KEY (side, name)
     )",
     // The chunks of the load that were read back and compared.
     "CREATE TABLE IF NOT EXISTS load_proof (

@@ -4,6 +4,7 @@ use super::{Journal, failure, from_json, json, now_ms, ts_from_db, ts_to_db};
 use crate::error::Result;
 use crate::feed::{CommitTs, Offsets};
 use crate::fence::Fence;
+use crate::throttle::SideStatus;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use std::collections::BTreeSet;
@@ -98,6 +99,12 @@ pub struct Status {
     pub batches: u64,
     /// Bytes of changes that wait for the watermark.
     pub waiting_bytes: u64,
+    /// Bytes of the feed that are kept on disk because Kafka may drop them.
+    #[serde(default)]
+    pub spool_bytes: u64,
+    /// Whether what is kept has lately reached the ends of all partitions.
+    #[serde(default)]
+    pub spool_is_current: bool,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
     /// The tables that are loaded anew while the others are followed.
@@ -106,6 +113,15 @@ pub struct Status {
     /// What is applied and not proven yet.
     #[serde(default)]
     pub unproven: Backlog,
+    /// The timestamp up to which the feed is complete.
+    #[serde(default)]
+    pub watermark: Option<CommitTs>,
+    /// What passes to and from the source.
+    #[serde(default)]
+    pub source: SideStatus,
+    /// What passes to and from the target.
+    #[serde(default)]
+    pub target: SideStatus,
 }
 
 impl Status {

@@ -1,6 +1,6 @@
 //! The conditions by which a statement touches the row that was seen, and no other.
 
-use crate::apply::{key_condition, literal, text_literal};
+use crate::apply::{key_condition, literal, text_literal, widened_elements};
 use crate::row::{Cells, Kind};
 use crate::schema::{Column, Table, quote};
 
@@ -59,12 +59,26 @@ fn cell_condition(column: &Column, cell: Option<&[u8]>) -> String {
         // OceanBase compares a FLOAT with six digits; widened, it is compared whole.
         Kind::Float => float_condition(&format!("{name} * 1e0"), bytes, &value),
         Kind::Double => float_condition(&name, bytes, &value),
+        Kind::Enum(_) | Kind::Set(_) if column.kind.is_numbered() => {
+            format!("CAST({name} AS UNSIGNED) = {value}")
+        }
         Kind::Char | Kind::Text | Kind::Enum(_) | Kind::Set(_) => {
             let text = match column.charset.as_deref() {
                 None | Some("utf8mb4") => name,
                 Some(_) => format!("CONVERT({name} USING utf8mb4)"),
             };
             format!("CAST({text} AS BINARY) = CAST({value} AS BINARY)")
+        }
+        // As the target printed it: it takes -0 for 0.
+        Kind::Vector => {
+            let inside = bytes
+                .strip_prefix(b"[")
+                .and_then(|text| text.strip_suffix(b"]"));
+            format!(
+                "array_to_string({}, ',') = {}",
+                widened_elements(&name),
+                text_literal(inside.unwrap_or(bytes))
+            )
         }
         Kind::Json => format!("CAST({name} AS BINARY) = CAST({value} AS BINARY)"),
     }
@@ -105,7 +119,7 @@ mod tests {
 
     #[test]
     fn each_kind_is_compared_exactly() {
-        let cases: [(&str, &[u8], &str); 14] = [
+        let cases: [(&str, &[u8], &str); 16] = [
             (
                 "bigint(20) unsigned",
                 b"18446744073709551615",
@@ -148,6 +162,12 @@ mod tests {
             ),
             ("varbinary(9)", b"\x00'", "`c` = x'0027'"),
             ("blob", b"", "`c` = ''"),
+            ("set('','a')", b"3", "CAST(`c` AS UNSIGNED) = 3"),
+            (
+                "vector(2)",
+                b"[0.10000000149011612,-0]",
+                "array_to_string(array_map(e -> e * 1e0, `c`), ',') = '0.10000000149011612,-0'",
+            ),
         ];
         for (column_type, cell, expected) in cases {
             assert_eq!(

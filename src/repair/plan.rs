@@ -95,12 +95,13 @@ fn copy_statement(table: &Table, difference: &Difference, step: Step) -> Result<
         }
         (Step::Insert, DifferenceKind::Missing) => {
             let row = source_of(table, difference)?;
-            if table.columns.iter().any(|column| column.kind == Kind::Json) {
+            let printed_alike = |column: &Column| !matches!(column.kind, Kind::Json | Kind::Vector);
+            if !table.columns.iter().all(printed_alike) {
                 return Err(Error::new(
                     ErrorKind::Refused,
                     format!(
-                        "{} has no key, and copies of a row with JSON cannot be counted by the text \
-                         that the source prints",
+                        "{} has no key, and copies of a row with JSON or a VECTOR cannot be counted by \
+                         the text that the source prints",
                         table.name
                     ),
                 )

@@ -9,6 +9,7 @@ mod answer;
 mod clock;
 mod definition;
 mod difference;
+mod limit;
 mod number;
 mod script;
 mod summary;
@@ -26,6 +27,7 @@ pub use difference::{
     CellDocument, ColumnDocument, DifferenceDocument, difference_document, difference_text,
     key_text,
 };
+pub use limit::{LimitRequest, LimitsDocument, flow_sentence, throttle_reasons};
 pub use number::{bytes, count};
 pub use script::RepairScript;
 pub use summary::{StatusDocument, Summary};

@@ -2,12 +2,15 @@
 
 use super::clock::{Moment, duration, utc, wall_ms};
 use super::definition::definition_reasons;
+use super::limit::{flow_sentence, throttle_reasons};
 use super::table::{TableDocument, TableLine, verdicts_text};
 use super::{Answer, WRITES, number};
 use crate::error;
+use crate::feed::CommitTs;
 use crate::fence::Fence;
-use crate::journal::{DefinitionRow, Journal, Phase, Progress, Status, now_ms};
+use crate::journal::{Backlog, DefinitionRow, Journal, Phase, Progress, Status, now_ms};
 use crate::proof::Verdict;
+use crate::throttle::{Side, SideStatus};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Write};
 
@@ -129,6 +132,38 @@ impl Summary {
         (self.now_ms - wall_ms(fence.w)).max(0)
     }
 
+    /// Says what holds the work back now, each reason in one sentence; nothing of work that is over.
+    pub fn throttled(&self) -> Vec<String> {
+        if !self.live {
+            return Vec::new();
+        }
+        let (source, target) = (&self.status.source, &self.status.target);
+        let mut reasons = throttle_reasons(Side::Source, source);
+        reasons.extend(throttle_reasons(Side::Target, target));
+        reasons
+    }
+
+    /// Returns how far the watermark, the applied and the proven changes are behind now, in
+    /// milliseconds.
+    pub fn lags(&self) -> [(&'static str, Option<i64>); 3] {
+        let status = &self.status;
+        let behind = |ts: CommitTs| (self.now_ms - wall_ms(ts)).max(0);
+        [
+            ("watermark", status.watermark.map(behind)),
+            ("applied", status.fence.map(|fence| behind(fence.w))),
+            ("proven", status.proven.map(|fence| behind(fence.w))),
+        ]
+    }
+
+    /// Says how far behind now the three are.
+    fn lag_sentence(&self) -> String {
+        let lag = |(name, lag): (&str, Option<i64>)| {
+            let lag = lag.map_or_else(|| "nothing yet".to_owned(), duration);
+            format!("{name} {lag}")
+        };
+        self.lags().map(lag).join(", ")
+    }
+
     fn text(&self) -> String {
         let mut text = String::new();
         let answer = &self.answer;
@@ -167,6 +202,9 @@ impl Summary {
         if let Some(waiting) = &status.waiting_for {
             facts.push(("waiting for", waiting.clone()));
         }
+        for reason in self.throttled() {
+            facts.push(("throttled", reason));
+        }
         for (name, fence) in [
             ("newest fence", status.fence),
             ("newest proven", status.proven),
@@ -174,12 +212,27 @@ impl Summary {
             let text = fence.map_or_else(|| "none yet".to_owned(), |fence| self.fence_text(fence));
             facts.push((name, text));
         }
+        if self.live && status.phase == Phase::Follow {
+            facts.push(("behind now by", self.lag_sentence()));
+        }
         facts.push(("applied", applied_sentence(status)));
+        if status.unproven.batches > 0 {
+            facts.push(("not proven yet", unproven_sentence(&status.unproven)));
+        }
+        if self.live {
+            facts.push(("source", flow_sentence(&status.source)));
+            facts.push(("target", flow_sentence(&status.target)));
+        }
         let held_back = number::bytes(status.waiting_bytes);
         facts.push((
             "held back",
             format!("{held_back} of changes wait for the watermark"),
         ));
+        if status.spool_bytes > 0 {
+            let spooled = number::bytes(status.spool_bytes);
+            let text = format!("{spooled} of the feed, which Kafka may drop before it is applied");
+            facts.push(("kept on disk", text));
+        }
         if !status.fresh_bases.is_empty() {
             let names: Vec<&str> = status.fresh_bases.iter().map(String::as_str).collect();
             facts.push(("loaded anew", names.join(", ")));
@@ -224,7 +277,21 @@ impl Summary {
             proven: status.proven.map(Moment::from),
             changes: status.changes,
             batches: status.batches,
+            lag_ms: {
+                let [watermark, applied, proven] = self.lags().map(|(_, lag)| lag);
+                LagDocument {
+                    watermark,
+                    applied,
+                    proven,
+                }
+            },
+            unproven: status.unproven,
+            source: status.source,
+            target: status.target,
+            throttled: self.throttled(),
             waiting_bytes: status.waiting_bytes,
+            spool_bytes: status.spool_bytes,
+            spool_is_current: status.spool_is_current,
             resident_bytes: status.resident_bytes,
             fresh_bases: status.fresh_bases.iter().cloned().collect(),
             differing_rows: self.differing_rows(),
@@ -265,6 +332,17 @@ fn applied_sentence(status: &Status) -> String {
         many => format!("{} batches", number::count(many)),
     };
     format!("{changes} in {batches} since {}", utc(status.started_ms))
+}
+
+fn unproven_sentence(unproven: &Backlog) -> String {
+    let batches = match unproven.batches {
+        1 => "1 batch".to_owned(),
+        many => format!("{} batches", number::count(many)),
+    };
+    format!(
+        "{batches} with {} are applied and wait to be proven, together and at the newest fence",
+        number::of(unproven.keys, "key")
+    )
 }
 
 /// Says how far the load is: never a share without what it is a share of.
@@ -322,8 +400,22 @@ pub struct StatusDocument {
     pub changes: u64,
     /// Batches applied since the process began.
     pub batches: u64,
+    /// How far behind now the migration is, in milliseconds.
+    pub lag_ms: LagDocument,
+    /// What is applied and not proven yet.
+    pub unproven: Backlog,
+    /// What passes to and from the source.
+    pub source: SideStatus,
+    /// What passes to and from the target.
+    pub target: SideStatus,
+    /// What holds the work back, each reason in one sentence.
+    pub throttled: Vec<String>,
     /// Bytes of changes that wait for the watermark.
     pub waiting_bytes: u64,
+    /// Bytes of the feed that are kept on disk because Kafka may drop them.
+    pub spool_bytes: u64,
+    /// Whether what is kept has lately reached the ends of all partitions.
+    pub spool_is_current: bool,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
     /// The tables that are loaded anew while the others are followed.
@@ -332,6 +424,17 @@ pub struct StatusDocument {
     pub differing_rows: u64,
     /// The verdicts.
     pub tables: Vec<TableDocument>,
+}
+
+/// How far behind now a migration is, in milliseconds; null where there is nothing yet.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LagDocument {
+    /// The timestamp up to which the feed is complete.
+    pub watermark: Option<i64>,
+    /// The newest fence.
+    pub applied: Option<i64>,
+    /// The newest proven fence.
+    pub proven: Option<i64>,
 }
 
 #[cfg(test)]

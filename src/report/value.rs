@@ -1,7 +1,8 @@
 //! Cells as a person can tell them apart.
 
 use super::number;
-use crate::row::{Kind, hex};
+use crate::row::{Kind, hex, shortest_vector};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -52,7 +53,10 @@ pub fn shown(kind: &Kind, cell: Option<&[u8]>) -> Shown {
             null: true,
             ..Shown::default()
         },
-        Some(bytes) => render(kind, bytes, 0..bytes.len()),
+        Some(bytes) => {
+            let bytes = legible(kind, bytes);
+            render(kind, &bytes, 0..bytes.len())
+        }
     }
 }
 
@@ -62,6 +66,7 @@ pub fn shown_pair(kind: &Kind, left: Option<&[u8]>, right: Option<&[u8]>) -> (Sh
     let (Some(left), Some(right)) = (left, right) else {
         return (shown(kind, left), shown(kind, right));
     };
+    let (left, right) = (&*legible(kind, left), &*legible(kind, right));
     let (start, end) = common(left, right, !kind.is_binary());
     let side = |bytes: &[u8]| {
         let differing = start..bytes.len() - end;
@@ -71,6 +76,27 @@ pub fn shown_pair(kind: &Kind, left: Option<&[u8]>, right: Option<&[u8]>) -> (Sh
         }
     };
     (side(left), side(right))
+}
+
+/// Returns the text for a person: of a vector the shortest, which both servers' texts have alike; behind
+/// the number of a label the label, which may be the empty one.
+fn legible<'a>(kind: &Kind, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    let text = match kind {
+        Kind::Vector => shortest_vector(bytes),
+        Kind::Enum(labels) if kind.is_numbered() => {
+            let place = std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|text| text.parse::<usize>().ok());
+            place.map(
+                |place| match place.checked_sub(1).and_then(|place| labels.get(place)) {
+                    Some(label) => format!("{place} ('{label}')"),
+                    None => format!("{place} (the error value)"),
+                },
+            )
+        }
+        _ => None,
+    };
+    text.map_or(Cow::Borrowed(bytes), |text| Cow::Owned(text.into_bytes()))
 }
 
 /// Says in words how two cells differ, where that is hard to see.
@@ -255,7 +281,8 @@ fn is_bare(kind: &Kind) -> bool {
             | Kind::Year
             | Kind::Bit
             | Kind::Temporal(_)
-    )
+            | Kind::Vector
+    ) || kind.is_numbered()
 }
 
 #[cfg(test)]
@@ -287,6 +314,10 @@ mod tests {
             "'a⟨U+00A0⟩⟨U+202E⟩b'"
         );
         assert_eq!(alone(&Kind::Integer, Some("42")), "42");
+        assert_eq!(alone(&Kind::Vector, Some("[0.10000000149011612]")), "[0.1]");
+        let labels = Kind::Enum(vec![String::new()]);
+        assert_eq!(alone(&labels, Some("1")), "1 ('')");
+        assert_eq!(alone(&labels, Some("0")), "0 (the error value)");
         assert_eq!(
             shown(&Kind::Bytes, Some(b"\x00\xff")).to_string(),
             "x'00ff'"

@@ -5,7 +5,7 @@
 //! the two databases print differently but that are the same value (zero-filled integers, JSON
 //! key order, the scale of a decimal) have one form.
 
-use super::{Cells, Kind, json, varint};
+use super::{Cells, Kind, json, varint, vector};
 use std::fmt;
 
 /// The tag in front of each column's canonical bytes.
@@ -28,6 +28,7 @@ enum Tag {
     Enum = 12,
     Set = 13,
     Json = 14,
+    Vector = 15,
 }
 
 /// A cell whose text is not a value of its column's type.
@@ -117,6 +118,7 @@ impl Canonical {
 fn value(kind: &Kind, text: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
     match kind {
         Kind::Integer | Kind::Year | Kind::Bit => integer(text, out),
+        Kind::Enum(_) | Kind::Set(_) if kind.is_numbered() => integer(text, out),
         Kind::Decimal => decimal(text, out),
         Kind::Float | Kind::Double => double(text, out),
         Kind::Char => {
@@ -139,6 +141,7 @@ fn value(kind: &Kind, text: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str
         }
         Kind::Temporal(_) => temporal(text, out),
         Kind::Json => json::canonical(text, out),
+        Kind::Vector => vector::canonical(text, out),
     }
 }
 
@@ -159,6 +162,7 @@ fn tag_of(kind: &Kind) -> Tag {
         Kind::Enum(_) => Tag::Enum,
         Kind::Set(_) => Tag::Set,
         Kind::Json => Tag::Json,
+        Kind::Vector => Tag::Vector,
     }
 }
 
@@ -352,7 +356,7 @@ mod tests {
         ) {
             let kinds = [
                 Kind::Integer, Kind::Decimal, Kind::Double, Kind::Json,
-                Kind::Temporal(Temporal::Date), Kind::Binary(3), Kind::Char,
+                Kind::Temporal(Temporal::Date), Kind::Binary(3), Kind::Char, Kind::Vector,
             ];
             for kind in kinds {
                 let mut rows = Rows::new();

@@ -45,9 +45,12 @@ pub enum Kind {
     Year,
     /// `BIT(n)`. The cell is the unsigned number.
     Bit,
-    /// `ENUM` with its labels in order. The cell is the label.
+    /// `VECTOR(n)`. The cell is a text from which each element is read with all its bits.
+    Vector,
+    /// `ENUM` with its labels in order. The cell is the label, or its number, see [`Kind::is_numbered`].
     Enum(Vec<String>),
-    /// `SET` with its labels in order. The cell is the labels present, joined by commas.
+    /// `SET` with its labels in order. The cell is the labels present, joined by commas, or
+    /// their number, see [`Kind::is_numbered`].
     Set(Vec<String>),
     /// `JSON`. The cell is a JSON text.
     Json,
@@ -57,5 +60,14 @@ impl Kind {
     /// Tells whether cells are arbitrary bytes rather than text, and must be shown in hexadecimal.
     pub fn is_binary(&self) -> bool {
         matches!(self, Kind::Binary(_) | Kind::Bytes)
+    }
+
+    /// Tells whether cells are the numbers of labels: the text of an empty label is also that of the
+    /// error value, and within a SET it may be that of nothing.
+    pub fn is_numbered(&self) -> bool {
+        match self {
+            Kind::Enum(labels) | Kind::Set(labels) => labels.iter().any(String::is_empty),
+            _ => false,
+        }
     }
 }

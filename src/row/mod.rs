@@ -14,6 +14,7 @@ mod policy;
 mod spool;
 mod sum;
 mod varint;
+mod vector;
 
 pub use canonical::{Canonical, CellError};
 pub use digest::{DigestKey, RowDigest};
@@ -23,3 +24,4 @@ pub use packed::{Cells, Rows};
 pub use policy::Policy;
 pub use spool::Spool;
 pub use sum::{SUM_BYTES, Sum};
+pub use vector::{shortest as shortest_vector, widened as widened_vector};

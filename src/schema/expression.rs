@@ -40,9 +40,7 @@ pub fn named_columns(expression: &str) -> Vec<String> {
             '\'' | '"' | '`' => quoted_len(rest, first),
             _ => first.len_utf8(),
         };
-        if first == '`' && len >= 2 {
-            columns.push(rest[1..len - 1].replace("``", "`"));
-        }
+        columns.extend(within(&rest[..len], '`').map(|name| name.replace("``", "`")));
         rest = &rest[len..];
     }
     columns
@@ -166,10 +164,13 @@ fn quoted_len(text: &str, quote: char) -> usize {
     text.len()
 }
 
+/// Returns what stands between the quotes of a piece; none if it is not quoted, or not to its end.
+fn within(piece: &str, quote: char) -> Option<&str> {
+    piece.strip_prefix(quote)?.strip_suffix(quote)
+}
+
 fn unquoted(piece: &str, quote: char) -> String {
-    let inner = piece
-        .get(1..piece.len().saturating_sub(1))
-        .unwrap_or_default();
+    let inner = within(piece, quote).unwrap_or(piece);
     let mut out = String::with_capacity(inner.len());
     let mut characters = inner.chars();
     while let Some(c) = characters.next() {
@@ -231,6 +232,15 @@ mod tests {
         ] {
             assert!(!same_expression(one, other), "{one} {other}");
         }
+    }
+
+    #[test]
+    fn a_quote_that_stays_open_names_nothing() {
+        for open in ["`", "`é", "a + `b", "'é", "'", "\""] {
+            assert!(named_columns(open).is_empty(), "{open}");
+            assert!(same_expression(open, open), "{open}");
+        }
+        assert!(!same_expression("'é", "'"));
     }
 
     #[test]

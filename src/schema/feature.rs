@@ -147,7 +147,7 @@ impl AutoRandom {
         let sign = u32::from(!unsigned);
         let counter_bits = self
             .range_bits
-            .saturating_sub(self.shard_bits + sign)
+            .saturating_sub(self.shard_bits.saturating_add(sign))
             .min(63);
         let shards = (1_u64 << self.shard_bits.min(15)) - 1;
         (shards << counter_bits) | next

@@ -5,6 +5,7 @@ mod compare;
 mod create;
 mod expression;
 mod feature;
+mod limit;
 mod model;
 mod name;
 mod raw;

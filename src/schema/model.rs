@@ -169,6 +169,7 @@ impl Table {
             model.columns.push(built);
         }
         model.columns.sort_by_key(|column| column.ordinal);
+        model.drop_vector_indexes();
         model.mark_auto_random();
         if let Some(key) = model.choose_key() {
             model.key_len = key.len();
@@ -258,10 +259,30 @@ impl Table {
     pub fn has_large_first_column(&self) -> bool {
         self.columns.first().is_some_and(|column| {
             let kind = column.column_type.to_ascii_lowercase();
-            ["text", "blob", "json"]
+            ["text", "blob", "json", "vector"]
                 .iter()
                 .any(|word| kind.contains(word))
         })
+    }
+
+    /// Drops indexes on vectors: the two servers know different ones, so they are not carried, and a
+    /// notice says so. OceanBase lists the hidden tables of its own as indexes on hidden columns.
+    fn drop_vector_indexes(&mut self) {
+        let columns = &self.columns;
+        let is_plain = |part: &IndexPart| {
+            let Some(name) = &part.column else {
+                return true;
+            };
+            let column = columns
+                .iter()
+                .find(|column| column.name.eq_ignore_ascii_case(name));
+            match column {
+                Some(column) => column.kind != Kind::Vector,
+                None => !name.starts_with("__"),
+            }
+        };
+        self.indexes
+            .retain(|index| index.parts.iter().all(is_plain) && index.name != HIDDEN_INDEX);
     }
 
     /// Makes the key that TiDB fills by AUTO_RANDOM an AUTO_INCREMENT one, which is what the target
@@ -339,6 +360,9 @@ impl Column {
         self.generation.is_none()
     }
 }
+
+/// The table from keys to numbers that OceanBase keeps for its vector indexes, and lists as an index.
+const HIDDEN_INDEX: &str = "rowkey_vid_table";
 
 fn indexes_of(mut parts: Vec<RawIndexPart>) -> Vec<Index> {
     parts.sort_by(|a, b| (&a.index, a.place).cmp(&(&b.index, b.place)));
@@ -429,7 +453,10 @@ fn is_date_of_clock(upper: &str, kind: &Kind) -> bool {
 
 /// Returns the family of a type by its bare name and its whole text.
 fn kind_of(data_type: &str, column_type: &str) -> Option<Kind> {
-    Some(match data_type.to_ascii_lowercase().as_str() {
+    let word = data_type.to_ascii_lowercase();
+    // OceanBase lists the dimension of a VECTOR with its bare name.
+    let word = word.split('(').next().unwrap_or_default();
+    Some(match word {
         "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" => Kind::Integer,
         "decimal" | "numeric" => Kind::Decimal,
         "float" => Kind::Float,
@@ -447,6 +474,7 @@ fn kind_of(data_type: &str, column_type: &str) -> Option<Kind> {
         "enum" => Kind::Enum(labels_or_text(column_type)?),
         "set" => Kind::Set(labels_or_text(column_type)?),
         "json" => Kind::Json,
+        "vector" => Kind::Vector,
         _ => return None,
     })
 }
@@ -471,7 +499,7 @@ fn labels_of(column_type: &str) -> Option<Vec<String>> {
     let open = column_type.find('(')?;
     let close = column_type.rfind(')')?;
     let mut labels = Vec::new();
-    let mut rest = column_type[open + 1..close].chars().peekable();
+    let mut rest = column_type.get(open + 1..close)?.chars().peekable();
     loop {
         if rest.next()? != '\'' {
             return None;
@@ -617,10 +645,38 @@ mod tests {
     }
 
     #[test]
+    fn indexes_on_vectors_are_not_carried() {
+        let columns = vec![
+            column("id", 1, "int(11)", false),
+            column("v", 2, "VECTOR(3)", true),
+        ];
+        assert_eq!(
+            table(columns.clone(), Vec::new()).columns[1].kind,
+            Kind::Vector
+        );
+        // As TiDB lists one, and as OceanBase lists one of its own.
+        let primary = part("PRIMARY", true, 1, "id");
+        for hidden in [
+            part("near", false, 1, "v"),
+            part("near", false, 1, "__vid_1795808160500307"),
+            part("rowkey_vid_table", false, 1, "id"),
+        ] {
+            let table = table(columns.clone(), vec![primary.clone(), hidden]);
+            let names: Vec<&str> = table
+                .indexes
+                .iter()
+                .map(|index| index.name.as_str())
+                .collect();
+            assert_eq!(names, ["PRIMARY"]);
+        }
+    }
+
+    #[test]
     fn labels_are_unquoted() {
         let labels = labels_of("enum('a','it''s','x,y',')')").expect("labels");
         assert_eq!(labels, ["a", "it's", "x,y", ")"]);
         assert_eq!(labels_of("enum(a)"), None);
+        assert_eq!(labels_of("enum)('a'("), None);
         let text = labels_or_text("enum('it's','b')").expect("a text");
         assert_eq!(text, ["it's','b"]);
     }

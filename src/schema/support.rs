@@ -1,5 +1,6 @@
 //! What of a table rowproof cannot carry, and where two definitions keep rows from being compared.
 
+use super::limit::limit_obstacles;
 use super::{
     Choices, Column, ColumnDefault, Index, Partitioning, Table, called_functions, named_columns,
 };
@@ -33,7 +34,7 @@ pub fn obstacles(table: &Table, choices: &Choices, collations: &BTreeSet<String>
         column_obstacles(table, column, &mut found);
     }
     collation_obstacles(table, collations, &mut found);
-    width_obstacle(table, &mut found);
+    limit_obstacles(table, &mut found);
     for index in &table.indexes {
         index_obstacles(table, index, &mut found);
     }
@@ -69,7 +70,7 @@ fn keyless_obstacles(table: &Table, found: &mut Vec<Obstacle>) {
     }
 }
 
-fn exclude(table: &Table) -> String {
+pub(super) fn exclude(table: &Table) -> String {
     format!("exclude {} under [tables]", table.name)
 }
 
@@ -89,7 +90,7 @@ fn column_obstacles(table: &Table, column: &Column, found: &mut Vec<Obstacle>) {
         }
         ColumnDefault::Expression(_) if has_no_default_on_target(column) => push(
             format!("column {name}, a {}, has a default", column.column_type),
-            "OceanBase knows no defaults of TEXT, BLOB and JSON columns",
+            "OceanBase knows no defaults of TEXT, BLOB, JSON and VECTOR columns",
             left_out("expression-defaults", table),
         ),
         ColumnDefault::Constant(text) if column.kind.is_binary() && text.contains('\u{fffd}') => {
@@ -113,10 +114,33 @@ fn column_obstacles(table: &Table, column: &Column, found: &mut Vec<Obstacle>) {
             ),
         );
     }
-    if has_empty_label(&column.kind) {
+    if column.kind == Kind::Vector {
+        let dimension = column.column_type.split(['(', ')']).nth(1);
+        match dimension.and_then(|text| text.parse::<u32>().ok()) {
+            None => push(
+                format!("column {name} is a VECTOR of any dimension"),
+                "OceanBase wants a dimension, which all its vectors have",
+                format!("give it one on the source, or {}", exclude(table)),
+            ),
+            Some(dimension) if dimension > VECTOR_MAX => push(
+                format!("column {name} is a VECTOR of {dimension} dimensions"),
+                "OceanBase makes vectors of 16,000 dimensions at most",
+                exclude(table),
+            ),
+            Some(_) if column.generation.is_some() => push(
+                format!("generated column {name} is a VECTOR"),
+                "OceanBase computes no vectors",
+                exclude(table),
+            ),
+            Some(_) => {}
+        }
+    }
+    if column.kind.is_numbered() && has_many_members(&column.kind) {
         push(
-            format!("column {name} has an empty label"),
-            "it cannot be told from the error value of the type",
+            format!(
+                "column {name} is a SET of more than {MEMBERS_MAX} members with an empty label"
+            ),
+            "such a value is told by its number, which TiDB computes as a double",
             exclude(table),
         );
     }
@@ -130,7 +154,7 @@ fn column_obstacles(table: &Table, column: &Column, found: &mut Vec<Obstacle>) {
 }
 
 /// Returns the advice to leave a kind of definition out.
-fn left_out(kind: &str, table: &Table) -> String {
+pub(super) fn left_out(kind: &str, table: &Table) -> String {
     format!(
         "leave_out = [\"{kind}\"] under [schema] makes the target without it; or {}",
         exclude(table)
@@ -140,7 +164,9 @@ fn left_out(kind: &str, table: &Table) -> String {
 /// Tells whether OceanBase takes no default for a column of this type.
 fn has_no_default_on_target(column: &Column) -> bool {
     let word = column.column_type.to_ascii_lowercase();
-    column.kind == Kind::Json || word.ends_with("text") || word.ends_with("blob")
+    matches!(column.kind, Kind::Json | Kind::Vector)
+        || word.ends_with("text")
+        || word.ends_with("blob")
 }
 
 /// Returns a generated column that an expression reads.
@@ -182,50 +208,6 @@ fn collation_obstacles(table: &Table, collations: &BTreeSet<String>, found: &mut
     }
 }
 
-/// The bytes that OceanBase lets the columns of a table have together, TEXT, BLOB and JSON aside: it
-/// was seen to take tables up to here, and to refuse wider ones with error 1118.
-const ROW_BYTES_MAX: u64 = 1_572_864;
-
-/// Finds a table whose texts are declared wider together than OceanBase takes.
-fn width_obstacle(table: &Table, found: &mut Vec<Obstacle>) {
-    let width: u64 = table.columns.iter().map(declared_bytes).sum();
-    if width > ROW_BYTES_MAX {
-        found.push(Obstacle {
-            what: format!("its columns may take {width} bytes together"),
-            why: format!("OceanBase makes no table of more than {ROW_BYTES_MAX}"),
-            fix: format!(
-                "make texts shorter or TEXT on the source, or {}",
-                exclude(table)
-            ),
-        });
-    }
-}
-
-/// Returns the most bytes that a column of characters or bytes takes by its definition; 0 for others,
-/// which are small or stand outside the row.
-fn declared_bytes(column: &Column) -> u64 {
-    let word = column.column_type.to_ascii_lowercase();
-    let Some((family, rest)) = word.split_once('(') else {
-        return 0;
-    };
-    let length: u64 = rest
-        .split(')')
-        .next()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
-    let per_character = match column.charset.as_deref() {
-        Some("utf8mb4") => 4,
-        Some("utf8" | "utf8mb3") => 3,
-        Some("gbk") => 2,
-        _ => 1,
-    };
-    match family {
-        "varchar" | "char" => length * per_character,
-        "varbinary" | "binary" => length,
-        _ => 0,
-    }
-}
-
 fn index_obstacles(table: &Table, index: &Index, found: &mut Vec<Obstacle>) {
     let mut push = |what: String, why: &str, fix: String| {
         let why = why.to_owned();
@@ -249,6 +231,20 @@ fn index_obstacles(table: &Table, index: &Index, found: &mut Vec<Obstacle>) {
     }
     if index.name != "PRIMARY" {
         return;
+    }
+    for column in table
+        .key()
+        .iter()
+        .filter(|column| has_many_members(&column.kind))
+    {
+        push(
+            format!(
+                "its key has column {}, a SET of more than {MEMBERS_MAX} members",
+                column.name
+            ),
+            "both servers compare such values as doubles, which cannot tell all of them apart",
+            exclude(table),
+        );
     }
     let columns = index.parts.iter().filter_map(|part| part.column.as_deref());
     for name in columns {
@@ -410,7 +406,13 @@ pub fn notices(
 }
 
 /// What only TiDB knows: how SHOW CREATE TABLE shows it, its name, and what its absence means.
-const ONLY_TIDB: [(&str, &str, &str); 9] = [
+const ONLY_TIDB: [(&str, &str, &str); 10] = [
+    (
+        "  VECTOR INDEX ",
+        "a vector index",
+        "the two servers know different ones; make it on the target when the rows are in: CREATE VECTOR \
+         INDEX ... WITH (distance = cosine, type = hnsw)",
+    ),
     (
         "/*T![ttl]",
         "TTL",
@@ -497,11 +499,15 @@ fn left_out_of(table: &Table, adapted: &Table) -> Vec<String> {
     found
 }
 
-fn has_empty_label(kind: &Kind) -> bool {
-    match kind {
-        Kind::Enum(labels) | Kind::Set(labels) => labels.iter().any(String::is_empty),
-        _ => false,
-    }
+/// The most dimensions of a VECTOR that OceanBase was seen to take: more are error 1235.
+const VECTOR_MAX: u32 = 16_000;
+
+/// The most members of a SET whose number a double holds: both servers compute with it as one, and
+/// TiDB fails on the 64th.
+const MEMBERS_MAX: usize = 53;
+
+fn has_many_members(kind: &Kind) -> bool {
+    matches!(kind, Kind::Set(labels) if labels.len() > MEMBERS_MAX)
 }
 
 fn has_ambiguous_label(kind: &Kind) -> bool {

@@ -6,6 +6,7 @@ use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Sasl, Scope, Tls, 
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Zone;
 use crate::schema::Choices;
+use crate::throttle::{Limits, Throttle};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -33,6 +34,10 @@ pub struct Task {
     pub listen: SocketAddr,
     /// How many connections to each side work at once.
     pub workers: usize,
+    /// How much may be asked of the two databases, as the file says.
+    pub limits: Limits,
+    /// What holds all connections of this process to that.
+    pub throttle: Throttle,
 }
 
 /// How to reach a database.
@@ -77,9 +82,25 @@ pub struct FeedTask {
     /// Where TiCDC puts large messages; left out, their rows are read from the source.
     #[serde(default)]
     pub claim_check: Option<ClaimCheck>,
+    /// Whether the feed is kept on disk while tables are loaded.
+    #[serde(default)]
+    pub spool: SpoolWhen,
     /// Further settings, named as librdkafka names them, for example `security.protocol`.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+}
+
+/// When the feed is kept on disk while tables are loaded.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum SpoolWhen {
+    /// When Kafka may drop what the load needs, or does not say what it keeps.
+    #[default]
+    Auto,
+    /// During every load.
+    Always,
+    /// Never: what Kafka drops is lost.
+    Never,
 }
 
 /// The storage of large messages, `claim-check-storage-uri` of the changefeed. The credentials of an
@@ -114,6 +135,8 @@ struct TaskFile {
     web: WebFile,
     #[serde(default)]
     load: LoadFile,
+    #[serde(default)]
+    limits: Limits,
     #[serde(default)]
     policies: Vec<PolicyFile>,
 }
@@ -260,6 +283,9 @@ impl TaskFile {
                 "[load] workers must be from 1 to {WORKERS_MAX}"
             )));
         }
+        if let Some(fault) = self.limits.fault() {
+            return Err(usage(format!("[limits] {fault}")));
+        }
         if let Some(feed) = &self.feed {
             feed.validate()?;
         }
@@ -277,6 +303,8 @@ impl TaskFile {
             state_dir: self.state.dir,
             listen: self.web.listen,
             workers: self.load.workers,
+            throttle: Throttle::new(&self.limits),
+            limits: self.limits,
         })
     }
 }
@@ -435,6 +463,7 @@ fn usage(message: impl Into<String>) -> Error {
 mod tests {
     use super::*;
     use crate::schema::LeftOut;
+    use crate::throttle::SideLimits;
 
     const SHORT: &str = r#"
         [source]
@@ -448,6 +477,24 @@ mod tests {
         [tables]
         include = ["shop.*"]
     "#;
+
+    #[test]
+    fn limits_are_read_and_a_wrong_one_is_named() {
+        let with = |limits: &str| Task::parse(&format!("{SHORT}\n[limits]\n{limits}\n"));
+        let task = with("source = { rows_per_second = 5000, connections = 2 }").expect("valid");
+        assert_eq!(task.limits.source.rows_per_second, Some(5_000));
+        assert_eq!(task.limits.source.connections, Some(2));
+        assert_eq!(task.limits.target, SideLimits::default());
+        for (limits, word) in [
+            ("target = { rows = 5000 }", "rows"),
+            ("middle = { connections = 1 }", "middle"),
+            ("target = { rows_per_second = 5 }", "100 or more"),
+            ("target = { connections = 0 }", "target connections"),
+        ] {
+            let error = with(limits).expect_err("refused").to_string();
+            assert!(error.contains(word), "{limits}: {error}");
+        }
+    }
 
     #[test]
     fn a_short_file_is_enough() {

@@ -9,7 +9,7 @@ mod scope;
 mod secret;
 mod tls;
 
-pub use file::{ClaimCheck, Endpoint, FeedTask, Task};
+pub use file::{ClaimCheck, Endpoint, FeedTask, SpoolWhen, Task};
 pub use pattern::Pattern;
 pub use policy::{PolicyFile, PolicyRule};
 pub use route::{Filter, FilterFile, Route, RouteFile};

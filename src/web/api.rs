@@ -5,7 +5,8 @@ use super::parameters::{Parameters, Refusal};
 use super::response::{json, json_error, unreadable};
 use crate::error::Result;
 use crate::report::{
-    DefinitionDocument, DifferenceDocument, DifferenceRows, TableDocument, difference_document,
+    DefinitionDocument, DifferenceDocument, DifferenceRows, LimitsDocument, TableDocument,
+    difference_document,
 };
 use crate::schema::TableName;
 use serde::Serialize;
@@ -138,6 +139,35 @@ pub async fn resync(site: &Site, mut query: Parameters) -> Response {
         Ok(None) => unknown_table(),
         Err(error) => unreadable(&error),
     }
+}
+
+/// Answers `/api/v1/limits`.
+pub async fn limits(site: &Site, query: Parameters) -> Response {
+    if let Err(refusal) = query.end() {
+        return *refusal;
+    }
+    match LimitsDocument::read(&site.journal, &site.limits).await {
+        Ok(document) => json(&document),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// Changes limits of a side, and answers with those that count now.
+pub async fn change_limits(site: &Site, mut query: Parameters) -> Response {
+    let asked = query.limits().and_then(|asked| {
+        query.end()?;
+        Ok(asked)
+    });
+    let (side, wanted) = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
+    };
+    for (name, request) in wanted {
+        if let Err(error) = request.keep(&site.journal, side, name).await {
+            return unreadable(&error);
+        }
+    }
+    limits(site, Parameters::new(Vec::new())).await
 }
 
 async fn differences_document(

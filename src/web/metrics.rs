@@ -5,6 +5,7 @@ use super::response::{unreadable, with_body};
 use crate::journal::Phase;
 use crate::proof::{Reason, Verdict};
 use crate::report::Summary;
+use crate::throttle::{LimitName, SideStatus};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -45,6 +46,7 @@ fn text(summary: &Summary) -> String {
     verdicts(summary, &mut metrics);
     progress(summary, &mut metrics);
     process(summary, &mut metrics);
+    sides(summary, &mut metrics);
     let mut text = String::new();
     encode(&mut text, &metrics.0).expect("writing to a string succeeds");
     text
@@ -124,6 +126,19 @@ fn progress(summary: &Summary, metrics: &mut Metrics) {
         "Batches applied since the process began",
         status.batches,
     );
+    metrics.gauge(
+        "unproven_batches",
+        "Batches that are applied and not proven yet",
+        status.unproven.batches,
+    );
+    metrics.gauge(
+        "unproven_keys",
+        "Keys of batches that are applied and not proven yet",
+        status.unproven.keys,
+    );
+    if let [(_, Some(lag)), ..] = summary.lags() {
+        metrics.seconds("watermark_age_seconds", "Age of the feed's watermark", lag);
+    }
     if let Some(fence) = status.fence {
         let age = summary.age_ms(fence);
         metrics.seconds("fence_age_seconds", "Age of the newest fence", age);
@@ -131,6 +146,64 @@ fn progress(summary: &Summary, metrics: &mut Metrics) {
     if let Some(proven) = status.proven {
         let age = summary.age_ms(proven);
         metrics.seconds("proven_age_seconds", "Age of the newest proven fence", age);
+    }
+}
+
+/// A figure that each side has: its name, what it is, and how it is read.
+type SideFigure = (&'static str, &'static str, fn(&SideStatus) -> u64);
+
+/// What passes to and from both sides, and what holds it back.
+fn sides(summary: &Summary, metrics: &mut Metrics) {
+    let sides = [
+        ("source", summary.status.source),
+        ("target", summary.status.target),
+    ];
+    let each = |of: fn(&SideStatus) -> u64| sides.map(|(name, side)| (name, of(&side)));
+    let figures: [SideFigure; 7] = [
+        (
+            "rows_read_per_second",
+            "Rows read in a second, over the last seconds",
+            |side| side.rows_read_per_second,
+        ),
+        (
+            "bytes_read_per_second",
+            "Bytes of rows read in a second, over the last seconds",
+            |side| side.bytes_read_per_second,
+        ),
+        (
+            "rows_written_per_second",
+            "Rows written in a second, over the last seconds",
+            |side| side.rows_written_per_second,
+        ),
+        (
+            "bytes_written_per_second",
+            "Bytes of statements that wrote rows in a second, over the last seconds",
+            |side| side.bytes_written_per_second,
+        ),
+        (
+            "connections_at_work",
+            "The most connections at work at once in the last second",
+            |side| side.connections,
+        ),
+        (
+            "held_by_limit",
+            "1 if a limit held something back in the last second",
+            |side| {
+                u64::from(
+                    LimitName::ALL
+                        .into_iter()
+                        .any(|limit| side.is_held_by(limit)),
+                )
+            },
+        ),
+        (
+            "slowed_down",
+            "How many times slower the side answers than it did, while less is asked of it; else 0",
+            |side| side.slow.map_or(0, |slow| slow.times.max(1)),
+        ),
+    ];
+    for (name, help, of) in figures {
+        metrics.family(name, help, "side", each(of));
     }
 }
 
@@ -143,6 +216,11 @@ fn process(summary: &Summary, metrics: &mut Metrics) {
         "waiting_bytes",
         "Bytes of changes that wait for the watermark",
         status.waiting_bytes,
+    );
+    metrics.gauge(
+        "spool_bytes",
+        "Bytes of the feed that are kept on disk because Kafka may drop them",
+        status.spool_bytes,
     );
     metrics.gauge(
         "resident_bytes",

@@ -1,7 +1,7 @@
 //! The page, the JSON documents, the repair script and the metrics, over HTTP.
 //!
 //! It reads the journal and nothing else, so that it shows the same with and without a running
-//! migration; a table that is to be loaded anew it only notes there. It shows row values and has no login: it therefore listens on loopback only, answers
+//! migration; a table that is to be loaded anew and a limit that is changed it only notes there. It shows row values and has no login: it therefore listens on loopback only, answers
 //! only to names of this machine (a foreign page could otherwise reach it by rebinding its own
 //! name), and allows no inline script, no foreign resource and no framing.
 
@@ -13,9 +13,12 @@ mod response;
 mod route;
 mod script;
 
+pub use parameters::{Pairs, Parameters, Refusal};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::report::Summary;
+use crate::throttle::Limits;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -36,7 +39,12 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// If the listener is not on a loopback address.
-pub async fn serve(listener: TcpListener, journal: Journal, stop: CancellationToken) -> Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    journal: Journal,
+    limits: Limits,
+    stop: CancellationToken,
+) -> Result<()> {
     let address = listener
         .local_addr()
         .map_err(|error| Error::new(ErrorKind::Usage, format!("the page's address: {error}")))?;
@@ -47,7 +55,7 @@ pub async fn serve(listener: TcpListener, journal: Journal, stop: CancellationTo
         )
         .advise("the page shows row values and has no login: listen on 127.0.0.1"));
     }
-    let routes = route::routes(Site::new(journal, address.port(), stop.clone()));
+    let routes = route::routes(Site::new(journal, limits, address.port(), stop.clone()));
     let server = warp::serve(routes)
         .incoming(listener)
         .graceful(stop.clone().cancelled_owned())
@@ -70,6 +78,8 @@ type Kept = (Instant, Arc<Summary>);
 #[derive(Clone)]
 struct Site {
     journal: Journal,
+    /// The limits that the task file sets.
+    limits: Limits,
     port: u16,
     stop: CancellationToken,
     summary: Arc<Mutex<Option<Kept>>>,
@@ -77,9 +87,10 @@ struct Site {
 }
 
 impl Site {
-    fn new(journal: Journal, port: u16, stop: CancellationToken) -> Site {
+    fn new(journal: Journal, limits: Limits, port: u16, stop: CancellationToken) -> Site {
         Site {
             journal,
+            limits,
             port,
             stop,
             summary: Arc::default(),

@@ -1,8 +1,9 @@
 //! The parameters of a request.
 
 use super::response::json_error;
-use crate::report::table_name;
+use crate::report::{LimitRequest, table_name};
 use crate::schema::TableName;
+use crate::throttle::{LimitName, Side};
 use warp::http::StatusCode;
 use warp::reply::Response;
 
@@ -53,6 +54,23 @@ impl Parameters {
             None => Ok(default),
             Some(Ok(number)) if (1..=most).contains(&number) => Ok(number),
             Some(_) => Err(refusal(&format!("limit must be a number from 1 to {most}"))),
+        }
+    }
+
+    /// Takes out a side and the limits that it is to have.
+    pub fn limits(&mut self) -> Result<(Side, Vec<(LimitName, LimitRequest)>), Refusal> {
+        let side = self.take("side")?.as_deref().and_then(Side::parse);
+        let side = side.ok_or_else(|| refusal("side must be source or target"))?;
+        let mut wanted = Vec::new();
+        for name in LimitName::ALL {
+            if let Some(text) = self.take(name.as_str())? {
+                let request = LimitRequest::parse(name, &text);
+                wanted.push((name, request.map_err(|error| refusal(error.message()))?));
+            }
+        }
+        match wanted.is_empty() {
+            true => Err(refusal("say which limit, for example rows_per_second=5000")),
+            false => Ok((side, wanted)),
         }
     }
 

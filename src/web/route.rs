@@ -15,8 +15,9 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 const ICON: &str = include_str!("icon.svg");
 
-/// The one path that asks for something to be done.
+/// The paths that ask for something to be done.
 const RESYNC: &str = "/api/v1/resync";
+const LIMITS: &str = "/api/v1/limits";
 
 /// The header that every such request must carry, whatever it says.
 pub const OWN_REQUEST: &str = "x-rowproof-request";
@@ -49,10 +50,11 @@ async fn answer(
         return response::guarded(response::misdirected(site.port));
     }
     let query = Parameters::new(query);
-    if method == Method::POST && path.as_str() == RESYNC {
-        return response::guarded(match is_own_request(&headers) {
-            true => api::resync(&site, query).await,
-            false => response::foreign_request(),
+    if method == Method::POST && [RESYNC, LIMITS].contains(&path.as_str()) {
+        return response::guarded(match (is_own_request(&headers), path.as_str()) {
+            (false, _) => response::foreign_request(),
+            (true, RESYNC) => api::resync(&site, query).await,
+            (true, _) => api::change_limits(&site, query).await,
         });
     }
     response::guarded(dispatch(&site, &method, path.as_str(), query).await)
@@ -72,6 +74,7 @@ async fn dispatch(site: &Site, method: &Method, path: &str, query: Parameters) -
         "/api/v1/diffs",
         "/api/v1/repair.sql",
         RESYNC,
+        LIMITS,
     ];
     if !known.contains(&path) {
         return response::not_found();
@@ -80,7 +83,10 @@ async fn dispatch(site: &Site, method: &Method, path: &str, query: Parameters) -
         return response::method_not_allowed("POST");
     }
     if method != Method::GET && method != Method::HEAD {
-        return response::method_not_allowed("GET, HEAD");
+        return response::method_not_allowed(match path {
+            LIMITS => "GET, HEAD, POST",
+            _ => "GET, HEAD",
+        });
     }
     let file = |content_type, text: &str| with_body(StatusCode::OK, content_type, text.to_owned());
     match path {
@@ -94,6 +100,7 @@ async fn dispatch(site: &Site, method: &Method, path: &str, query: Parameters) -
         "/api/v1/tables" => api::tables(site, query).await,
         "/api/v1/definitions" => api::definitions(site, query).await,
         "/api/v1/diffs" => api::differences(site, query).await,
+        LIMITS => api::limits(site, query).await,
         _ => script::download(site, query).await,
     }
 }

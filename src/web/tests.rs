@@ -7,6 +7,7 @@ use crate::report::testing::{
     TestJournal, add_differences, add_equal_table, difference, empty_journal, following_journal,
     row,
 };
+use crate::throttle::{Limits, Slow};
 use tokio_util::sync::CancellationToken;
 use warp::http::{Response, StatusCode};
 use warp::hyper::body::Bytes;
@@ -17,7 +18,12 @@ const PORT: u16 = 8080;
 const CANARY: &str = "canary-7f3a";
 
 async fn ask(test: &TestJournal, method: &str, host: &str, path: &str) -> Response<Bytes> {
-    let site = Site::new(test.journal.clone(), PORT, CancellationToken::new());
+    let site = Site::new(
+        test.journal.clone(),
+        Limits::default(),
+        PORT,
+        CancellationToken::new(),
+    );
     let request = warp::test::request()
         .method(method)
         .path(path)
@@ -55,6 +61,7 @@ async fn every_route_answers_with_the_headers_of_all() {
         ("/api/v1/status", "application/json"),
         ("/api/v1/tables", "application/json"),
         ("/api/v1/definitions", "application/json"),
+        ("/api/v1/limits", "application/json"),
         ("/api/v1/diffs", "application/json"),
         ("/api/v1/repair.sql", "text/plain; charset=utf-8"),
     ];
@@ -107,7 +114,12 @@ async fn a_foreign_host_is_refused_whatever_it_asks() {
             "{host}"
         );
     }
-    let site = Site::new(test.journal.clone(), PORT, CancellationToken::new());
+    let site = Site::new(
+        test.journal.clone(),
+        Limits::default(),
+        PORT,
+        CancellationToken::new(),
+    );
     let without = warp::test::request()
         .path("/")
         .reply(&route::routes(site))
@@ -126,7 +138,12 @@ async fn a_table_is_loaded_anew_only_for_who_can_send_a_header_of_its_own() {
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(response.headers()["allow"], "POST");
     assert!(test.journal.base_requests().await.expect("none").is_empty());
-    let site = Site::new(test.journal.clone(), PORT, CancellationToken::new());
+    let site = Site::new(
+        test.journal.clone(),
+        Limits::default(),
+        PORT,
+        CancellationToken::new(),
+    );
     for (path, status) in [
         (path.as_str(), StatusCode::OK),
         ("/api/v1/resync?table=no.such", StatusCode::NOT_FOUND),
@@ -142,6 +159,50 @@ async fn a_table_is_loaded_anew_only_for_who_can_send_a_header_of_its_own() {
     }
     let requests = test.journal.base_requests().await.expect("one");
     assert_eq!(requests, [known]);
+}
+
+#[tokio::test]
+async fn limits_are_changed_only_for_who_can_send_a_header_of_its_own() {
+    let test = following_journal().await;
+    let mut file = Limits::default();
+    file.source.rows_per_second = Some(9_000);
+    let site = Site::new(test.journal.clone(), file, PORT, CancellationToken::new());
+    let path = "/api/v1/limits?side=source&rows_per_second=500&connections=2";
+    let response = ask(&test, "POST", "localhost:8080", path).await;
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let response = ask(&test, "POST", "evil.example:8080", path).await;
+    assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST);
+    assert!(test.journal.limit_changes().await.expect("none").is_empty());
+    let post = async |path: &str| {
+        let request = warp::test::request()
+            .method("POST")
+            .path(path)
+            .header("host", "localhost:8080")
+            .header(route::OWN_REQUEST, "1");
+        request.reply(&route::routes(site.clone())).await
+    };
+    let response = post(path).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let limits: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+    assert_eq!(limits["source"]["rows_per_second"], 500);
+    assert_eq!(limits["source"]["connections"], 2);
+    assert_eq!(limits["target"]["connections"], serde_json::Value::Null);
+    let response = post("/api/v1/limits?side=source&rows_per_second=file&connections=none").await;
+    let limits: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+    assert_eq!(limits["source"]["rows_per_second"], 9_000);
+    assert_eq!(limits["source"]["changed"][0], "connections");
+    for bad in [
+        "/api/v1/limits",
+        "/api/v1/limits?side=middle&rows_per_second=500",
+        "/api/v1/limits?side=source",
+        "/api/v1/limits?side=source&rows_per_second=0",
+        "/api/v1/limits?side=source&connections=many",
+        "/api/v1/limits?side=source&rows=500",
+    ] {
+        assert_eq!(post(bad).await.status(), StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let changes = test.journal.limit_changes().await.expect("one");
+    assert_eq!(changes.len(), 1);
 }
 
 #[tokio::test]
@@ -374,6 +435,54 @@ async fn inv_7_metrics_and_health_carry_no_row_value() {
 }
 
 #[tokio::test]
+async fn what_it_does_now_is_shown_with_what_holds_it_back() {
+    let test = following_journal().await;
+    let mut status = test.journal.status().await.expect("a status");
+    status.watermark = status.fence.map(|fence| fence.w);
+    status.unproven.batches = 3;
+    status.unproven.keys = 1_700;
+    status.source.rows_read_per_second = 4_321;
+    status.source.limits.rows_per_second = Some(5_000);
+    status.source.held_by_rows = true;
+    status.target.slow = Some(Slow {
+        times: 4,
+        connections: 2,
+        of: 4,
+    });
+    test.journal.set_status(&status).await.expect("kept");
+    let slow = "the target answers 4x slower than it did: 2 of 4 connections at work";
+    let limited = "the source is held to its limit of 5,000 rows/s";
+    let document = document(&test, "/api/v1/status").await;
+    assert_eq!(document["throttled"], serde_json::json!([limited, slow]));
+    assert_eq!(document["unproven"]["keys"], 1_700);
+    assert_eq!(document["source"]["rows_read_per_second"], 4_321);
+    for lag in ["watermark", "applied", "proven"] {
+        assert!(
+            document["lag_ms"][lag]
+                .as_i64()
+                .is_some_and(|lag| lag < 60_000),
+            "{lag}"
+        );
+    }
+    let (_, html) = get(&test, "/").await;
+    for shown in [slow, limited, "3 batches with 1,700 keys", "behind now by"] {
+        assert!(html.contains(shown), "{shown} in {html}");
+    }
+    let (_, metrics) = get(&test, "/metrics").await;
+    for line in [
+        "rowproof_rows_read_per_second{side=\"source\"} 4321",
+        "rowproof_held_by_limit{side=\"source\"} 1",
+        "rowproof_held_by_limit{side=\"target\"} 0",
+        "rowproof_slowed_down{side=\"target\"} 4",
+        "rowproof_unproven_batches 3",
+        "rowproof_unproven_keys 1700",
+        "rowproof_watermark_age_seconds ",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+}
+
+#[tokio::test]
 async fn health_says_whether_a_migration_runs() {
     let test = following_journal().await;
     assert_eq!(document(&test, "/healthz").await["migration"], "live");
@@ -390,7 +499,13 @@ async fn a_listener_that_others_can_reach_is_refused() {
     let listener = tokio::net::TcpListener::bind(("0.0.0.0", 0))
         .await
         .expect("a port");
-    let error = serve(listener, test.journal.clone(), CancellationToken::new()).await;
+    let error = serve(
+        listener,
+        test.journal.clone(),
+        Limits::default(),
+        CancellationToken::new(),
+    )
+    .await;
     assert_eq!(error.expect_err("not loopback").kind(), ErrorKind::Usage);
 }
 
@@ -403,7 +518,12 @@ async fn it_stops_when_it_is_told_to() {
         .expect("a port");
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, test.journal.clone(), stop.clone()));
+    let server = tokio::spawn(serve(
+        listener,
+        test.journal.clone(),
+        Limits::default(),
+        stop.clone(),
+    ));
     let mut client = tokio::net::TcpStream::connect(address)
         .await
         .expect("a connection");
@@ -429,7 +549,7 @@ async fn scripts_that_nobody_reads_are_bounded_and_end_with_the_server() {
         .collect();
     add_differences(&test.journal, "orders", &found).await;
     let stop = CancellationToken::new();
-    let site = Site::new(test.journal.clone(), PORT, stop.clone());
+    let site = Site::new(test.journal.clone(), Limits::default(), PORT, stop.clone());
     let open = || super::script::download(&site, Parameters::new(Vec::new()));
     let (first, second) = (open().await, open().await);
     assert_eq!(

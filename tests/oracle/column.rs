@@ -44,6 +44,7 @@ pub enum ColumnType {
     Blob(&'static str),
     Enum(Vec<String>),
     Set(Vec<String>),
+    Vector(usize),
     Json,
 }
 
@@ -100,7 +101,7 @@ const LABELS: [&str; 10] = [
 impl ColumnType {
     /// Chooses a type.
     pub fn random(rng: &mut Rng) -> ColumnType {
-        match rng.u32(0..22) {
+        match rng.u32(0..24) {
             0..3 => {
                 let (name, bits) = INTEGERS[rng.usize(0..INTEGERS.len())];
                 let zerofill = rng.u32(0..6) == 0;
@@ -146,6 +147,7 @@ impl ColumnType {
             18 => ColumnType::Blob(pick(rng, &["TINYBLOB", "BLOB", "MEDIUMBLOB", "LONGBLOB"])),
             19 => ColumnType::Enum(labels(rng, 300)),
             20 => ColumnType::Set(labels(rng, 64)),
+            21 | 22 => ColumnType::Vector(pick(rng, &[1, 2, 3, 128])),
             _ => ColumnType::Json,
         }
     }
@@ -204,6 +206,7 @@ impl ColumnType {
             ColumnType::Varbinary(width) => format!("VARBINARY({width})"),
             ColumnType::Enum(labels) => format!("ENUM({})", list(labels)),
             ColumnType::Set(labels) => format!("SET({})", list(labels)),
+            ColumnType::Vector(dimension) => format!("VECTOR({dimension})"),
             ColumnType::Json => "JSON".to_owned(),
         }
     }
@@ -241,6 +244,10 @@ impl ColumnType {
             // By number, so that the error value 0 and every label come up.
             ColumnType::Enum(labels) => rng.usize(0..=labels.len()).to_string(),
             ColumnType::Set(labels) => (edge_bits(rng) >> (64 - labels.len())).to_string(),
+            ColumnType::Vector(dimension) => {
+                let elements: Vec<String> = (0..*dimension).map(|_| float(rng, false)).collect();
+                format!("'[{}]'", elements.join(","))
+            }
             ColumnType::Json => document::value(rng),
         }
     }
@@ -256,12 +263,17 @@ fn labels(rng: &mut Rng, most: usize) -> Vec<String> {
     } else {
         rng.usize(1..9)
     };
-    (0..count)
+    let mut labels: Vec<String> = (0..count)
         .map(|place| match LABELS.get(place) {
             Some(label) => (*label).to_owned(),
             None => format!("m{place}"),
         })
-        .collect()
+        .collect();
+    // An empty label, which reads as the error value does. Large SETs cannot have one.
+    if count < most && rng.u32(0..3) == 0 {
+        labels[rng.usize(0..count)].clear();
+    }
+    labels
 }
 
 /// Returns 64 bits: none, all, one, the highest, or random ones.

@@ -3,9 +3,8 @@
 //! every table that is not stopped holds what the source held there, and its ledger says what that is.
 
 use super::*;
-use crate::feed::FoldedTable;
 use crate::feed::testing::{digest_key, ledger_of, spill};
-use crate::fence::FenceState;
+use crate::feed::{FoldedTable, LastState};
 use crate::proof::Ledger;
 use crate::row::Cells;
 use crate::schema::testing::integer_table;
@@ -40,18 +39,43 @@ struct Base {
     loaded: bool,
 }
 
+/// A message of a row.
+#[derive(Clone, Debug)]
+struct Said {
+    table: TableName,
+    value: String,
+    /// Whether the whole row is in a file, which is gone.
+    claimed: bool,
+}
+
 struct World {
     random: Rng,
     now: CommitTs,
     /// What the source did: at a timestamp, to a key of a table; a value, or none for a deletion.
     history: Vec<(CommitTs, TableName, u32, Option<u32>)>,
     /// The one partition.
-    feed: Vec<(CommitTs, Option<(TableName, String)>)>,
+    feed: Vec<(CommitTs, Option<Said>)>,
+    /// Whether the changefeed sends old values.
+    old_values: bool,
     mended: bool,
-    /// How often a table was held, and how often one joined.
+    /// How often a table was held, how often one joined, and how many keys were known to be new.
     held: usize,
     joined: usize,
+    new: usize,
     durable: Durable,
+}
+
+impl Said {
+    fn message(&self, ts: CommitTs) -> Message {
+        let row = RowChange::new(ts, self.table.clone(), self.value.as_bytes());
+        match self.claimed {
+            true => Message::Claim(Claim {
+                row: row.with_key_only(true),
+                location: "file:///gone.json".to_owned(),
+            }),
+            false => Message::Row(row),
+        }
+    }
 }
 
 impl World {
@@ -66,9 +90,11 @@ impl World {
             now: 10,
             history: Vec::new(),
             feed: Vec::new(),
+            old_values: seed.is_multiple_of(2),
             mended: false,
             held: 0,
             joined: 0,
+            new: 0,
             durable: Durable {
                 rows: names
                     .iter()
@@ -111,24 +137,20 @@ impl World {
     fn commit(&mut self) {
         self.now += 1;
         let name = TableName::new("s", TABLES[self.random.usize(..TABLES.len())]);
+        let content = self.source_at(&name, self.now);
         let id = self.random.u32(1..6);
-        let value = (self.random.u32(..4) > 0).then(|| self.random.u32(1..9));
-        let before = self.source_at(&name, self.now).get(&id).copied();
-        if value.is_some() || before.is_some() {
-            self.history.push((self.now, name.clone(), id, value));
-            let column = |value: u32, key: &str| format!(r#"{{"t":8,"f":{key},"v":{value}}}"#);
-            let image = |value: u32| {
-                let (id, value) = (column(id, "11"), column(value, "65"));
-                format!(r#"{{"id":{id},"value":{value}}}"#)
-            };
-            let text = match (value, before) {
-                (Some(value), Some(before)) => {
-                    format!(r#"{{"u":{},"p":{}}}"#, image(value), image(before))
-                }
-                (Some(value), None) => format!(r#"{{"u":{}}}"#, image(value)),
-                (None, before) => format!(r#"{{"d":{}}}"#, image(before.unwrap_or_default())),
-            };
-            self.feed.push((self.now, Some((name, text))));
+        let before = content.get(&id).map(|value| (id, *value));
+        // A key that is free is taken now and then by the row of another.
+        let to = self.random.u32(1..6);
+        let to = if content.contains_key(&to) { id } else { to };
+        let after = (self.random.u32(..4) > 0).then(|| (to, self.random.u32(1..9)));
+        if before.is_some() || after.is_some() {
+            let left = before.map(|(id, _)| (id, None));
+            let taken = after.map(|(id, value)| (id, Some(value)));
+            for (id, value) in left.into_iter().chain(taken) {
+                self.history.push((self.now, name.clone(), id, value));
+            }
+            self.tell(&name, before, after);
         }
         if self.random.u32(..8) == 0 {
             let most = self.feed.len().min(40);
@@ -139,6 +161,46 @@ impl World {
         if self.random.u32(..3) == 0 {
             self.now += 1;
             self.feed.push((self.now, None));
+        }
+    }
+
+    /// Has the feed say what a transaction did to a row: in one message, or in two of which either
+    /// may come first.
+    fn tell(&mut self, name: &TableName, before: Option<(u32, u32)>, after: Option<(u32, u32)>) {
+        let claimed = self.random.u32(..6) == 0;
+        let column = |value: u32, flags: u32| format!(r#"{{"t":8,"f":{flags},"v":{value}}}"#);
+        let image = |(id, value): (u32, u32)| match claimed {
+            true => format!(r#"{{"id":{}}}"#, column(id, 11)),
+            false => format!(
+                r#"{{"id":{},"value":{}}}"#,
+                column(id, 11),
+                column(value, 65)
+            ),
+        };
+        let moved = matches!((before, after), (Some(before), Some(after)) if before.0 != after.0);
+        let (left, taken) = (before.map(image), after.map(image));
+        let mut values = match (left, taken) {
+            (Some(left), Some(taken)) if self.random.bool() && self.old_values => {
+                vec![format!(r#"{{"u":{taken},"p":{left}}}"#)]
+            }
+            (Some(_), Some(taken)) if self.random.bool() && !self.old_values && !moved => {
+                vec![format!(r#"{{"u":{taken}}}"#)]
+            }
+            (left, taken) => {
+                let left = left.map(|left| format!(r#"{{"d":{left}}}"#));
+                let taken = taken.map(|taken| format!(r#"{{"u":{taken}}}"#));
+                left.into_iter().chain(taken).collect()
+            }
+        };
+        self.random.shuffle(&mut values);
+        for value in values {
+            let table = name.clone();
+            let said = Said {
+                table,
+                value,
+                claimed,
+            };
+            self.feed.push((self.now, Some(said)));
         }
     }
 
@@ -225,14 +287,12 @@ impl World {
                 let live = TableName::new("s", TABLES[self.random.usize(..TABLES.len())]);
                 follow.give_up(&live);
             }
-            for _ in 0..self.random.usize(..8) {
+            for _ in 0..self.random.usize(..16) {
                 let Some((ts, row)) = self.feed.get(offset as usize) else {
                     break;
                 };
                 let message = match row {
-                    Some((name, text)) => {
-                        Message::Row(RowChange::new(*ts, name.clone(), text.as_bytes()))
-                    }
+                    Some(said) => said.message(*ts),
                     None => Message::Watermark(*ts),
                 };
                 follow.on_message(0, offset, message).expect("room");
@@ -263,18 +323,28 @@ impl World {
                 .expect("a number")
         };
         let mut writes = Vec::new();
+        let knows_new_keys = batch.knows_new_keys(&self.durable.row);
         for table in &folded {
             let name = table.table.name.clone();
-            let rows: Vec<(u32, Option<u32>)> = table
-                .rows
-                .iter()
-                .map(|row| {
-                    (
-                        number(&row.key, 0),
-                        row.state.row().map(|row| number(row, 1)),
-                    )
-                })
-                .collect();
+            let stop = follow.tables()[&name].stopped.as_ref();
+            let at = stop.map_or(batch.to, |stop| stop.at.min(batch.to));
+            let on_source = self.source_at(&name, at);
+            let mut rows: Vec<(u32, Option<u32>)> = Vec::new();
+            for row in &table.rows {
+                let id = number(&row.key, 0);
+                rows.push(match &row.state {
+                    LastState::Gone => (id, None),
+                    LastState::Row(row) => (id, Some(number(row, 1))),
+                    LastState::Unread => (id, on_source.get(&id).copied()),
+                });
+                if knows_new_keys && row.is_new && row.state.row().is_some() {
+                    assert!(
+                        !self.durable.rows[&name].contains_key(&id),
+                        "{name} had {id}"
+                    );
+                    self.new += 1;
+                }
+            }
             if self.refuses(&name, &rows) {
                 follow.hold(&mut batch, &name, "refused", table.rows[0].origin);
             } else {
@@ -374,10 +444,10 @@ impl World {
 #[test]
 fn inv_3_holds_fresh_bases_and_crashes_in_any_order_keep_every_fence_exact() {
     let first = fastrand::u64(..);
-    let (mut held, mut joined) = (0, 0);
+    let (mut held, mut joined, mut new) = (0, 0, 0);
     // More seeds until the rare events came often enough; were they to die out, the limit ends it.
     for round in 0..600 {
-        if round >= 60 && held > 10 && joined > 100 {
+        if round >= 60 && held > 10 && joined > 100 && new > 100 {
             break;
         }
         let seed = first.wrapping_add(round);
@@ -387,14 +457,15 @@ fn inv_3_holds_fresh_bases_and_crashes_in_any_order_keep_every_fence_exact() {
                 world.mended = round >= 15;
                 world.run();
             }
-            (world.held, world.joined)
+            (world.held, world.joined, world.new)
         });
         let of_seed = run.unwrap_or_else(|_| panic!("seed {seed}"));
         held += of_seed.0;
         joined += of_seed.1;
+        new += of_seed.2;
     }
     assert!(
-        held > 10 && joined > 100,
-        "{held} held, {joined} joined; from seed {first}"
+        held > 10 && joined > 100 && new > 100,
+        "{held} held, {joined} joined, {new} new keys; from seed {first}"
     );
 }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::feed::Zone;
 use crate::feed::testing::{change, ddl, digest_key, spill};
-use crate::fence::FenceState;
 use crate::schema::testing::integer_table;
 
 fn follow() -> Follow {
@@ -340,4 +339,100 @@ fn inv_4_a_batch_that_reaches_back_for_one_table_tells_no_more_of_the_others() {
         (second.since(&name, 30), second.since(&other, 10)),
         (59, 59)
     );
+}
+
+#[test]
+fn a_feed_that_lags_behind_garbage_collection_is_caught_up_with_in_one_stretch() {
+    let mut follow = follow();
+    follow.not_before(100);
+    for (offset, message) in [
+        insert(20, 1),
+        Message::Watermark(50),
+        insert(60, 2),
+        Message::Watermark(101),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(take(&mut follow, |_| true).is_none());
+        assert!(!follow.is_behind());
+        push(&mut follow, offset as i64, message);
+    }
+    assert!(follow.is_behind());
+    take(&mut follow, |_| true).expect("a stretch");
+    let batch = finish(&mut follow);
+    assert_eq!((batch.from, batch.to, row_count(&batch)), (10, 100, 2));
+}
+
+#[test]
+fn inv_4_a_claim_below_the_floor_is_discarded_like_a_row() {
+    let mut tables = two_tables().tables;
+    let joining = tables.get_mut(&TableName::new("s", "t")).expect("it");
+    (joining.base, joining.joins) = (30, true);
+    let row = FenceRow {
+        state: FenceState::Complete,
+        w: 40,
+        next_w: 40,
+        offsets: vec![0].into(),
+    };
+    let zone = Zone::default();
+    let mut follow = Follow::new(
+        40,
+        vec![0].into(),
+        &row,
+        tables,
+        zone,
+        digest_key(),
+        spill(1 << 20),
+    );
+    // A large row was deleted, and a small one took its key; the fence at 40 has both.
+    let deleted = change(35, r#"{"d":{"id":{"t":8,"f":11,"v":1}}}"#);
+    let Message::Row(row) = of_other(Message::Row(deleted)) else {
+        unreachable!("a row");
+    };
+    let claim = Message::Claim(Claim {
+        row: row.with_key_only(true),
+        location: "file:///gone.json".to_owned(),
+    });
+    let messages = vec![claim, of_other(insert(36, 1)), Message::Watermark(60)];
+    let first = batch(&mut follow, messages);
+    assert_eq!((first.from, row_count(&first)), (30, 0));
+}
+
+/// Begins again after a crash between the making of table `s.t` and the batch that was to tell it.
+fn after_its_making() -> Follow {
+    let mut follow = follow();
+    let creation = Ddl {
+        action: action::CREATE_TABLE,
+        ..ddl(30)
+    };
+    // The stretch that made the table reached to 39; after the crash, there is less at first.
+    push(&mut follow, 0, Message::Watermark(20));
+    take(&mut follow, |_| true).expect("a stretch");
+    assert_eq!(finish(&mut follow).to, 19);
+    push(&mut follow, 1, Message::Ddl(creation));
+    follow
+}
+
+#[test]
+fn inv_3_a_table_that_was_made_before_a_crash_is_known_by_its_creation_whenever_that_comes() {
+    let mut follow = after_its_making();
+    push(&mut follow, 2, insert(31, 1));
+    push(&mut follow, 3, Message::Watermark(40));
+    let created = take(&mut follow, |_| true).expect("a stretch");
+    assert!(created.is_empty(), "it is made already");
+    let batch = finish(&mut follow);
+    assert_eq!((batch.stopped, batch.unprovable.len()), (Vec::new(), 0));
+}
+
+#[test]
+fn a_table_that_had_rows_before_is_not_made_by_a_creation() {
+    let mut follow = after_its_making();
+    push(&mut follow, 2, insert(25, 1));
+    push(&mut follow, 3, Message::Watermark(30));
+    take(&mut follow, |_| true).expect("a stretch");
+    assert_eq!(finish(&mut follow).to, 29);
+    push(&mut follow, 4, Message::Watermark(40));
+    take(&mut follow, |_| true).expect("a stretch");
+    assert_eq!(finish(&mut follow).stopped, [TableName::new("s", "t")]);
 }

@@ -9,10 +9,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[cfg(debug_assertions)]
 const DIE_AT: &str = "ROWPROOF_DIE_AT";
 
-/// The rows above which a batch is a large one, so that small ones can be.
-#[cfg(debug_assertions)]
-const LARGE_BATCH: &str = "ROWPROOF_LARGE_BATCH";
-
 /// Ends the process as a crash would, if this is where it was told to die.
 #[cfg(debug_assertions)]
 pub fn pass(point: &str) {
@@ -32,16 +28,17 @@ pub fn pass(point: &str) {
 #[inline(always)]
 pub const fn pass(_point: &str) {}
 
-/// Returns the rows above which a batch is a large one.
+/// Returns a size that a test may make smaller, by an environment variable, so that what is made of large
+/// things is met by small ones.
 #[cfg(debug_assertions)]
-pub fn rows_per_transaction(default: usize) -> usize {
-    let given = std::env::var(LARGE_BATCH).ok();
-    given.and_then(|rows| rows.parse().ok()).unwrap_or(default)
+pub fn size(variable: &str, default: usize) -> usize {
+    let given = std::env::var(variable).ok();
+    given.and_then(|size| size.parse().ok()).unwrap_or(default)
 }
 
-/// Returns the rows above which a batch is a large one.
+/// Returns the size, in a release build as it is.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-pub const fn rows_per_transaction(default: usize) -> usize {
+pub const fn size(_variable: &str, default: usize) -> usize {
     default
 }
