@@ -139,8 +139,8 @@ async fn inv_1_a_proof_that_falls_behind_proves_the_newest_and_drops_nothing() {
     )
     .await;
     let behind = wait_for(&lab, &mut migrating, "batches wait", |status| {
-        status["unproven"]["batches"].as_u64() > Some(3)
-            && status["unproven"]["keys"].as_u64() > Some(600)
+        status["to_prove"]["batches"].as_u64() > Some(3)
+            && status["to_prove"]["keys"].as_u64() > Some(600)
     });
     assert!(behind["lag_ms"]["proven"].as_u64() > behind["lag_ms"]["applied"].as_u64());
     // Applied, not proven yet, and then changed by somebody else: a proof at its own fence could not
@@ -176,7 +176,7 @@ async fn inv_1_a_proof_that_falls_behind_proves_the_newest_and_drops_nothing() {
     let diff = lab.run(&["diff", "--json"]).json();
     assert_eq!(diff["differences"][0]["key"], "id = 900", "{diff}");
     let proven = wait_for(&lab, &mut migrating, "few wait", |status| {
-        status["unproven"]["batches"].as_u64() < Some(5)
+        status["to_prove"]["batches"].as_u64() < Some(5)
     });
     assert_eq!(proven["changes"], 6_002, "{proven}");
     assert_eq!(lab.run(&["repair", "--apply"]).code, 0);

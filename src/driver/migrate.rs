@@ -540,7 +540,7 @@ impl Run {
             .await?;
         let stop = self.stop.child_token();
         self.status
-            .update(|status| status.unproven = Backlog::default());
+            .update(|status| status.to_prove = Backlog::default());
         let (jobs, queue) = proof_queue(self.status.clone());
         let prover = Prover {
             task: self.task.clone(),

@@ -66,8 +66,8 @@ impl Prover {
             failpoint::pass("proof-recorded");
             self.status.update(|status| {
                 status.proven = Some(fence);
-                status.unproven.batches -= unproven.batches;
-                status.unproven.keys -= unproven.keys;
+                status.to_prove.batches -= unproven.batches;
+                status.to_prove.keys -= unproven.keys;
             });
             let mut retries = Retries::new();
             let links = &mut all[0];

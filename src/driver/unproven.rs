@@ -237,8 +237,8 @@ impl ToProve {
     /// Hands over a batch that was applied, and waits as long as too much waits already (INV-8).
     pub async fn send(&self, unproven: Unproven) {
         self.status.update(|status| {
-            status.unproven.batches += unproven.batches;
-            status.unproven.keys += unproven.keys;
+            status.to_prove.batches += unproven.batches;
+            status.to_prove.keys += unproven.keys;
         });
         let share = unproven.byte_len().min(WAITING_BYTES_MAX);
         let share = u32::try_from(share).expect("the room is small");
@@ -355,7 +355,7 @@ mod tests {
         for (w, keys) in [(10, &["a", "b"]), (20, &["b", "c"]), (30, &["a", "d"])] {
             to_prove.send(batch(w, keys)).await;
         }
-        let backlog = status.snapshot().unproven;
+        let backlog = status.snapshot().to_prove;
         assert_eq!((backlog.batches, backlog.keys), (3, 6));
         let mut unproven = waiting.next().await.expect("batches");
         assert_eq!((unproven.from, unproven.fence.w), (9, 30));

@@ -112,7 +112,7 @@ pub struct Status {
     pub fresh_bases: BTreeSet<String>,
     /// What is applied and not proven yet.
     #[serde(default)]
-    pub unproven: Backlog,
+    pub to_prove: Backlog,
     /// The timestamp up to which the feed is complete.
     #[serde(default)]
     pub watermark: Option<CommitTs>,

@@ -216,8 +216,8 @@ impl Summary {
             facts.push(("behind now by", self.lag_sentence()));
         }
         facts.push(("applied", applied_sentence(status)));
-        if status.unproven.batches > 0 {
-            facts.push(("not proven yet", unproven_sentence(&status.unproven)));
+        if status.to_prove.batches > 0 {
+            facts.push(("not proven yet", unproven_sentence(&status.to_prove)));
         }
         if self.live {
             facts.push(("source", flow_sentence(&status.source)));
@@ -285,7 +285,7 @@ impl Summary {
                     proven,
                 }
             },
-            unproven: status.unproven,
+            to_prove: status.to_prove,
             source: status.source,
             target: status.target,
             throttled: self.throttled(),
@@ -403,7 +403,7 @@ pub struct StatusDocument {
     /// How far behind now the migration is, in milliseconds.
     pub lag_ms: LagDocument,
     /// What is applied and not proven yet.
-    pub unproven: Backlog,
+    pub to_prove: Backlog,
     /// What passes to and from the source.
     pub source: SideStatus,
     /// What passes to and from the target.

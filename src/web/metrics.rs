@@ -129,12 +129,12 @@ fn progress(summary: &Summary, metrics: &mut Metrics) {
     metrics.gauge(
         "unproven_batches",
         "Batches that are applied and not proven yet",
-        status.unproven.batches,
+        status.to_prove.batches,
     );
     metrics.gauge(
         "unproven_keys",
         "Keys of batches that are applied and not proven yet",
-        status.unproven.keys,
+        status.to_prove.keys,
     );
     if let [(_, Some(lag)), ..] = summary.lags() {
         metrics.seconds("watermark_age_seconds", "Age of the feed's watermark", lag);

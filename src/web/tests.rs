@@ -439,8 +439,8 @@ async fn what_it_does_now_is_shown_with_what_holds_it_back() {
     let test = following_journal().await;
     let mut status = test.journal.status().await.expect("a status");
     status.watermark = status.fence.map(|fence| fence.w);
-    status.unproven.batches = 3;
-    status.unproven.keys = 1_700;
+    status.to_prove.batches = 3;
+    status.to_prove.keys = 1_700;
     status.source.rows_read_per_second = 4_321;
     status.source.limits.rows_per_second = Some(5_000);
     status.source.held_by_rows = true;
@@ -454,7 +454,7 @@ async fn what_it_does_now_is_shown_with_what_holds_it_back() {
     let limited = "the source is held to its limit of 5,000 rows/s";
     let document = document(&test, "/api/v1/status").await;
     assert_eq!(document["throttled"], serde_json::json!([limited, slow]));
-    assert_eq!(document["unproven"]["keys"], 1_700);
+    assert_eq!(document["to_prove"]["keys"], 1_700);
     assert_eq!(document["source"]["rows_read_per_second"], 4_321);
     for lag in ["watermark", "applied", "proven"] {
         assert!(
