@@ -109,7 +109,7 @@ async fn a_ledger_that_begins_ahead_of_the_proof_waits_for_it() {
             .is_err_and(|why| why.contains("nothing is proven"))
     );
     prove(&test, (20, 40), &Ok(ledger(&[7], &[8]))).await;
-    assert_eq!(kept(&test).await, Ok(ledger(&[1], &[])).map(Ledger::fitted));
+    assert_eq!(kept(&test).await, Ok(ledger(&[1], &[]).fitted()));
     // After a crash the feed is read again from the proven fence, and a batch may pass another.
     let opened = test.journal.open_ledgers(&[name()], fence(50)).await;
     assert!(opened.expect("readable"));
@@ -185,8 +185,10 @@ async fn without_old_values_all_ledgers_end() {
     loaded(&test, 10, &[1]).await;
     let begun = test.journal.begin_loaded_ledger(&name()).await;
     begun.expect("kept");
-    let mut step = LedgerStep::default();
-    step.all_ended = Some("no old values");
+    let mut step = LedgerStep {
+        all_ended: Some("no old values"),
+        ..LedgerStep::default()
+    };
     step.carry(&name(), (10, 20), &Ok(ledger(&[2], &[])));
     prove_step(&test, 20, &step).await;
     assert_eq!(kept(&test).await, Err("no old values".to_owned()));
