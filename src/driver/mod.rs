@@ -26,6 +26,7 @@ mod precheck;
 mod prove;
 mod reader;
 mod repair;
+mod resume;
 mod schema;
 mod sourced;
 mod spooling;

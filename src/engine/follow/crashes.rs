@@ -404,12 +404,17 @@ impl World {
                 self.durable.ledgers.insert(name.clone(), loaded);
             }
         }
+        let ledgers = &mut self.durable.ledgers;
         for of in folded {
-            if let Some(ledger) = self.durable.ledgers.get_mut(&of.table.name) {
-                ledger.merge(of.ledger.as_ref().expect("whole images"));
+            match (ledgers.get_mut(&of.table.name), &of.ledger) {
+                (Some(ledger), Ok(step)) => ledger.merge(step),
+                (_, Ok(_)) => {}
+                // A claim has no image: the ledger begins anew with the next base.
+                (_, Err(_)) => {
+                    ledgers.remove(&of.table.name);
+                }
             }
         }
-        let ledgers = &mut self.durable.ledgers;
         ledgers.retain(|name, _| !batch.unprovable.contains_key(name));
         for (name, ledger) in &self.durable.ledgers {
             let wanted = ledger_of(&self.source_at(name, batch.to));
