@@ -22,7 +22,7 @@ mod kills;
 mod lab;
 mod layers;
 mod lease;
-
+mod ledger;
 mod memory;
 mod mutations;
 mod oceanbase_limits;

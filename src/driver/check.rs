@@ -4,18 +4,16 @@ use super::chunk_read::{
     Findings, Moment, Spare, compare_in_pieces, compare_rows, cut, read_chunk,
 };
 use super::held::described;
-use super::link::{Link, Links, Retries};
+use super::link::{Links, Retries};
+use super::opening::{Openings, wait_for_fence};
 use super::pace::{keep_pace, set_limits};
 use super::whole::compare_whole;
 use crate::chunk::{CHUNK_BYTES_MAX, Chunk, Range, Walk};
-use crate::database::{
-    Catalog, FollowedRow, Record, Session, collations, current_ts, newest_fence,
-};
+use crate::database::{Catalog, FollowedRow, Record, Session, collations, current_ts};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::CommitTs;
-use crate::fence::{Fence, FenceState};
+use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
-use crate::proof::{Counts, Reason, TableProof, Verdict};
+use crate::proof::{Counts, How, Ledger, Reason, TableProof, Verdict};
 use crate::row::{DigestKey, Rows};
 use crate::schema::{
     LeftOut, Pairing, SchemaVerdict, SchemaWord, Spellings, Table, TableName, compare,
@@ -26,15 +24,9 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// How long the newest fence may stand still before the check gives up waiting for a later one.
-const FENCE_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How often the fence row is looked at while waiting.
-const FENCE_LOOK: Duration = Duration::from_millis(20);
 
 /// How often a chunk whose snapshots expired is read at a newer fence.
 const REFENCE_TRIES: usize = 3;
@@ -60,6 +52,9 @@ pub struct CheckedTable {
     /// The policies by which columns were compared less strictly, if there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
+    /// Why both sides were read although the ledger was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_ledger: Option<String>,
 }
 
 /// What a check found of one view, which has no rows of its own.
@@ -86,6 +81,20 @@ pub struct CheckOutcome {
 }
 
 impl CheckOutcome {
+    /// Returns how many tables were compared with their ledgers and fit.
+    pub fn by_ledger(&self) -> usize {
+        let by_ledger = |table: &&CheckedTable| {
+            matches!(
+                table.verdict,
+                Verdict::Equal {
+                    how: How::Ledger,
+                    ..
+                }
+            )
+        };
+        self.tables.iter().filter(by_ledger).count()
+    }
+
     /// Returns the documented exit code: 1 if any row or definition differs, else 2 if anything is unproven,
     /// else 0. A check of nothing proves nothing.
     pub fn exit_code(&self) -> u8 {
@@ -115,6 +124,7 @@ struct Checking {
     proofs: Mutex<BTreeMap<TableName, TableProof>>,
     bar: ProgressBar,
     spare: Spare,
+    openings: Openings,
 }
 
 struct StripeWork {
@@ -128,6 +138,17 @@ struct StripeWork {
 /// If a side cannot be reached at all. That no fence comes, or that a table cannot be read, is no
 /// error but an unproven table.
 pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
+    check_those(task, |name| only.is_none_or(|only| only.contains(name))).await
+}
+
+/// Compares the tables in scope that are wanted, and keeps what it finds.
+///
+/// # Errors
+/// As of [`check`].
+pub(super) async fn check_those(
+    task: &Task,
+    wanted: impl Fn(&TableName) -> bool,
+) -> Result<CheckOutcome> {
     let began = Instant::now();
     let journal = Journal::open(&task.state_dir).await?;
     set_limits(task, &journal).await?;
@@ -136,14 +157,14 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
     tokio::spawn(keep_pace(task.clone(), journal.clone(), None, pace));
     let mut links = Links::new(task);
     let asked = current_ts(links.source.session().await?).await?;
-    let in_scope =
-        |name: &TableName| task.scope.contains(name) && only.is_none_or(|only| only.contains(name));
+    let in_scope = |name: &TableName| task.scope.contains(name) && wanted(name);
     // The wait is long enough to make the workers' connections meanwhile.
     let (fence, ready) = tokio::join!(
-        wait_for_fence(task, &mut links.target, asked),
+        Openings::at_next_fence(task, &journal, &mut links.target, asked, in_scope),
         Links::connected(task)
     );
-    let fence = match fence? {
+    let (fence, openings) = fence?;
+    let fence = match fence {
         Ok(fence) => fence,
         Err(why) => {
             let catalog = Catalog::read(links.source.session().await?, &task.scope).await?;
@@ -169,7 +190,7 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
     for (name, verdict) in &plan.definitions {
         journal.set_definition(name, verdict, fence.w).await?;
     }
-    let checked = run(task, journal, fence, &plan, ready).await?;
+    let checked = run(task, journal, fence, &plan, (ready, openings)).await?;
     let mut tables: Vec<CheckedTable> = plan.unread;
     tables.extend(checked);
     for table in &mut tables {
@@ -187,46 +208,6 @@ pub async fn check(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
         views,
         seconds: began.elapsed().as_secs_f64(),
     })
-}
-
-/// Waits for a fence at or after `asked`. It gives up, with the reason, when none is to come.
-async fn wait_for_fence(
-    task: &Task,
-    link: &mut Link,
-    asked: CommitTs,
-) -> Result<std::result::Result<Fence, String>> {
-    let session = link.session().await?;
-    if !Record::new(&task.name).exists(session).await? {
-        return Ok(Err(format!(
-            "task {} has no migration on this target",
-            task.name
-        )));
-    }
-    let mut last = None;
-    let mut moved = Instant::now();
-    while moved.elapsed() < FENCE_PATIENCE {
-        let found = newest_fence(session, &task.name).await?;
-        match &found {
-            Some((row, fence)) if row.state == FenceState::Complete && fence.w >= asked => {
-                return Ok(Ok(*fence));
-            }
-            _ => {}
-        }
-        if found != last {
-            last = found;
-            moved = Instant::now();
-        }
-        tokio::time::sleep(FENCE_LOOK).await;
-    }
-    Ok(Err(match last {
-        Some((row, _)) => format!(
-            "the newest fence stands at {} and has not moved for {} s: is rowproof migrate \
-             running, and does the feed send watermarks?",
-            row.w,
-            FENCE_PATIENCE.as_secs()
-        ),
-        None => "the migration has made no fence yet: the load is not finished".to_owned(),
-    }))
 }
 
 /// What is to be read, and what cannot be.
@@ -289,31 +270,7 @@ impl Plan {
             let found = existing.find(&table.target);
             let definition = judge_definition(followed, &adapted, found, spellings);
             plan.definitions.insert(table.name.clone(), definition);
-            let obstacle = match (followed, found) {
-                (
-                    Some(FollowedRow {
-                        stopped: Some(stop),
-                        ..
-                    }),
-                    _,
-                ) => Some(described(stop)),
-                (_, None) => Some((Reason::Schema, "the target has no such table".to_owned())),
-                (None, _) => Some((
-                    Reason::Unsupported,
-                    "it is not part of the migration".to_owned(),
-                )),
-                (Some(row), _) if super::policy::differ(row, &table) => Some((
-                    Reason::NotRead,
-                    "the migration runs with other policies than the task file has now: restart \
-                     `rowproof migrate`"
-                        .to_owned(),
-                )),
-                (_, Some(found)) => {
-                    let differences = compare(&adapted, found);
-                    (!differences.is_empty()).then(|| (Reason::Schema, differences.join("; ")))
-                }
-            };
-            match obstacle {
+            match obstacle(followed, &table, &adapted, found) {
                 Some((reason, detail)) => {
                     plan.unread
                         .push(unread(table.name, Verdict::unproven(reason, detail)));
@@ -339,9 +296,43 @@ impl Plan {
     }
 }
 
+/// Returns why the rows of a table cannot be compared, if they cannot; `adapted` is what the target is
+/// to have of its definition.
+pub(super) fn obstacle(
+    followed: Option<&FollowedRow>,
+    table: &Table,
+    adapted: &Table,
+    found: Option<&Table>,
+) -> Option<(Reason, String)> {
+    match (followed, found) {
+        (
+            Some(FollowedRow {
+                stopped: Some(stop),
+                ..
+            }),
+            _,
+        ) => Some(described(stop)),
+        (_, None) => Some((Reason::Schema, "the target has no such table".to_owned())),
+        (None, _) => Some((
+            Reason::Unsupported,
+            "it is not part of the migration".to_owned(),
+        )),
+        (Some(row), _) if super::policy::differ(row, table) => Some((
+            Reason::NotRead,
+            "the migration runs with other policies than the task file has now: restart \
+             `rowproof migrate`"
+                .to_owned(),
+        )),
+        (_, Some(found)) => {
+            let differences = compare(adapted, found);
+            (!differences.is_empty()).then(|| (Reason::Schema, differences.join("; ")))
+        }
+    }
+}
+
 /// Compares a table's definition with what the target has. That of a table which a DDL has stopped
 /// is not what the target is to have.
-fn judge_definition(
+pub(super) fn judge_definition(
     followed: Option<&FollowedRow>,
     wanted: &Table,
     found: Option<&Table>,
@@ -355,7 +346,7 @@ fn judge_definition(
     }
 }
 
-fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
+pub(super) fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
     CheckedTable {
         name,
         verdict,
@@ -364,6 +355,7 @@ fn unread(name: TableName, verdict: Verdict) -> CheckedTable {
         definition: SchemaVerdict::unproven("it was not compared"),
         policies: Vec::new(),
         filter: None,
+        no_ledger: None,
     }
 }
 
@@ -373,7 +365,7 @@ async fn run(
     journal: Journal,
     fence: Fence,
     plan: &Plan,
-    ready: Vec<Links>,
+    (ready, openings): (Vec<Links>, Openings),
 ) -> Result<Vec<CheckedTable>> {
     let tables: BTreeMap<TableName, Arc<Table>> = plan
         .work
@@ -398,6 +390,7 @@ async fn run(
         ),
         spare: Spare::default(),
         bar: progress(tables.values().map(|table| table.rows_estimate).sum()),
+        openings,
     });
     let mut workers = JoinSet::new();
     for links in ready {
@@ -419,6 +412,7 @@ async fn run(
     for (name, table) in tables {
         checked.push(checking.conclude(&name, &table).await?);
     }
+    checking.openings.close(&checking.journal).await?;
     Ok(checked)
 }
 
@@ -512,8 +506,10 @@ impl Checking {
 
     /// Compares a table whose rows have no common order.
     async fn whole(&self, links: &mut Links, table: &Arc<Table>, fence: Fence) -> Result<()> {
-        let (at, findings) = (self.moment(fence), self.findings(fence));
+        let ledger = self.openings.gathering(table, fence);
+        let (at, findings) = (self.moment(fence), self.findings(fence, ledger.as_ref()));
         let tally = compare_whole(links, at, table, &self.digest_key, &findings).await?;
+        self.openings.gather(&table.name, ledger);
         self.with_proof(&table.name, |proof| proof.add(fence, &tally));
         self.bar.inc(tally.source.rows());
         Ok(())
@@ -527,12 +523,13 @@ impl Checking {
         }
     }
 
-    fn findings(&self, fence: Fence) -> Findings<'_> {
+    fn findings<'a>(&'a self, fence: Fence, ledger: Option<&'a Mutex<Ledger>>) -> Findings<'a> {
         Findings {
             journal: &self.journal,
             fence,
             by: FoundBy::Check,
             clearing: None,
+            ledger,
         }
     }
 
@@ -545,9 +542,10 @@ impl Checking {
         walk: &mut Walk,
         ahead: &mut Option<(Chunk, Rows)>,
     ) -> Result<bool> {
-        let (at, findings) = (self.moment(fence), self.findings(fence));
-        let (source, target) = at.sessions(links).await?;
         let table = &work.table;
+        let ledger = self.openings.gathering(table, fence);
+        let (at, findings) = (self.moment(fence), self.findings(fence, ledger.as_ref()));
+        let (source, target) = at.sessions(links).await?;
         let Some((chunk, source_rows)) = &*ahead else {
             *ahead = read_chunk(source, table, walk, &self.spare).await?;
             return Ok(ahead.is_some());
@@ -564,14 +562,8 @@ impl Checking {
             let Some((_, source_rows)) = std::mem::replace(ahead, next) else {
                 return Ok(false);
             };
-            let comparison = compare_rows(
-                table,
-                &self.digest_key,
-                source_rows,
-                target_rows,
-                &self.spare,
-            )
-            .await?;
+            let (key, rows) = (&self.digest_key, (source_rows, target_rows));
+            let comparison = compare_rows(table, key, rows, ledger.is_some(), &self.spare).await?;
             findings.keep(&table.name, &comparison).await?
         } else {
             drop(target_rows);
@@ -580,6 +572,7 @@ impl Checking {
             *ahead = next;
             tally
         };
+        self.openings.gather(&table.name, ledger);
         self.with_proof(&table.name, |proof| proof.add(fence, &tally));
         self.bar.inc(rows);
         Ok(true)
@@ -632,6 +625,9 @@ impl Checking {
             }
             Verdict::Unproven { .. } => {}
         }
+        self.openings
+            .conclude(&self.journal, name, &verdict)
+            .await?;
         let digest = proof.source().to_string();
         let (counts, by) = (proof.counts(), FoundBy::Check);
         self.journal
@@ -645,6 +641,7 @@ impl Checking {
             definition: SchemaVerdict::unproven("it was not compared"),
             policies: table.policies(),
             filter: table.filter.clone(),
+            no_ledger: None,
         })
     }
 }

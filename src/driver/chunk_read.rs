@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::CommitTs;
 use crate::fence::{Fence, Scn};
 use crate::journal::{FoundBy, Journal};
-use crate::proof::{Comparison, Tally, compare};
+use crate::proof::{Comparison, Ledger, Tally, compare};
 use crate::row::{CellError, DigestKey, Rows};
 use crate::schema::{Table, TableName};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -98,9 +98,19 @@ pub struct Findings<'a> {
     pub by: FoundBy,
     /// What deletes those that the target has, instead of keeping any.
     pub clearing: Option<&'a Clearing<'a>>,
+    /// Where the ledger of the source's rows is gathered, if it is.
+    pub ledger: Option<&'a Mutex<Ledger>>,
 }
 
 impl Findings<'_> {
+    /// Adds rows of the source to the ledger that is gathered.
+    pub fn add(&self, rows: &Ledger) {
+        if let Some(ledger) = self.ledger {
+            let mut ledger = ledger.lock().expect("no holder of the ledger panics");
+            ledger.merge(rows);
+        }
+    }
+
     /// Keeps the rows that differ and returns the counts.
     pub async fn keep(&self, name: &TableName, comparison: &Comparison) -> Result<Tally> {
         let found = &comparison.differences;
@@ -110,6 +120,9 @@ impl Findings<'_> {
             self.journal
                 .add_differences(name, self.fence, self.by, found)
                 .await?;
+        }
+        if let Some(rows) = &comparison.ledger {
+            self.add(rows);
         }
         Ok(comparison.tally)
     }
@@ -201,27 +214,29 @@ pub async fn compare_in_pieces(
             .scan(range.source_sql(table, None), &mut source_rows)
             .await?;
         let spare = Spare::default();
-        let comparison = compare_rows(table, key, source_rows, target_rows, &spare).await?;
+        let (rows, wanted) = ((source_rows, target_rows), findings.ledger.is_some());
+        let comparison = compare_rows(table, key, rows, wanted, &spare).await?;
         tally += findings.keep(&table.name, &comparison).await?;
     }
     Ok(tally)
 }
 
-/// Compares two sets of rows on the pool of rayon, so that the connections go on meanwhile.
+/// Compares two sets of rows on the pool of rayon, so that the connections go on meanwhile; `ledger`
+/// says whether that of the source's rows is wanted.
 ///
 /// # Errors
 /// If a cell is no value of its column's type, or the comparison panicked.
 pub async fn compare_rows(
     table: &Arc<Table>,
     key: &DigestKey,
-    source: Rows,
-    target: Rows,
+    (source, target): (Rows, Rows),
+    ledger: bool,
     spare: &Spare,
 ) -> Result<Comparison> {
     let (send, receive) = oneshot::channel();
     let (table_there, key, spare) = (Arc::clone(table), key.clone(), spare.clone());
     rayon::spawn(move || {
-        let compared = compare(&table_there, &key, &source, &target);
+        let compared = compare(&table_there, &key, (&source, &target), ledger);
         spare.put(source);
         spare.put(target);
         let _ = send.send(compared);

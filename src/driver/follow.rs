@@ -7,6 +7,7 @@ use super::held::Obstacle;
 use super::lease::Lease;
 use super::link::{Link, Retries};
 use super::moves::MoveGuard;
+use super::old_values::OldValues;
 use super::reader::{Ahead, Claims, Reader};
 use super::schema::Making;
 use super::spooling::Spooling;
@@ -100,7 +101,7 @@ impl Following {
         let mut links = (Link::source(&self.task), Link::target(&self.task));
         let mut crew = Crew::new(&self.task, &self.record, self.lease);
         let zone = ZoneCheck::new(self.task.feed_zone());
-        let mut guards = (zone, MoveGuard::default());
+        let mut guards = (zone, MoveGuard::default(), OldValues::default());
         let mut last_fence = Instant::now();
         let mut arrived = Vec::new();
         let result = loop {
@@ -181,7 +182,7 @@ impl Following {
         follow: &mut Follow,
         links: &mut (Link, Link),
         crew: &mut Crew,
-        guards: &mut (ZoneCheck, MoveGuard),
+        guards: &mut (ZoneCheck, MoveGuard, OldValues),
     ) -> Result<bool> {
         let Some(created) = follow.take_stretch(|name| self.task.scope.contains(name))? else {
             return Ok(false);
@@ -203,6 +204,7 @@ impl Following {
         let folded = began.elapsed();
         guards.0.look(follow, &mut batch, &mut links.0).await?;
         guards.1.look(follow, &mut batch, &mut links.0).await?;
+        guards.2.look(follow, &mut batch, &mut links.0).await?;
         let fence = self.apply_or_hold(follow, &mut batch, links, crew).await?;
         let applied = began.elapsed() - folded;
         tracing::debug!(

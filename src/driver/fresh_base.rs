@@ -183,6 +183,9 @@ impl FreshBases {
                 .await?
                 .after_rows(target, &base.table)
                 .await?;
+            if !matches!(proof.verdict(), Verdict::Equal { .. }) {
+                self.journal.end_load_ledger(Some(name)).await?;
+            }
             let proof = serde_json::to_string(&BaseProof::of(&proof));
             base.proof = Some(proof.expect("a proof is JSON"));
             failpoint::pass("base-loaded");

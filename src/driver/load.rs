@@ -15,7 +15,7 @@ use crate::failpoint;
 use crate::feed::CommitTs;
 use crate::fence::Fence;
 use crate::journal::{FoundBy, Journal};
-use crate::proof::{TableProof, Tally};
+use crate::proof::{Ledger, TableProof, Tally, ledger_obstacle};
 use crate::row::{DigestKey, Rows};
 use crate::schema::{Pairing, Table, TableName};
 use crate::task::Task;
@@ -230,13 +230,23 @@ impl Load {
     ) -> Result<()> {
         let mut retries = Retries::new();
         while table.pairing() != Pairing::Ranges {
-            let findings = self.findings();
-            let key = &self.digest_key;
-            match compare_whole(links, self.moment(), table, key, &findings).await {
+            let ledger = self.ledger_of(table);
+            let findings = Findings {
+                ledger: ledger.as_ref(),
+                ..self.findings()
+            };
+            let (key, fence) = (&self.digest_key, findings.fence);
+            let compared = compare_whole(links, self.moment(), table, key, &findings).await;
+            match compared {
                 Ok(tally) => {
+                    if let Some(rows) = gathered(ledger) {
+                        self.journal
+                            .set_load_ledger(&table.name, self.base, rows)
+                            .await?;
+                    }
                     let mut loads = loads.lock().expect("no holder of the loads panics");
                     if let Some(load) = loads.get_mut(&table.name) {
-                        load.proof.add(findings.fence, &tally);
+                        load.proof.add(fence, &tally);
                     }
                     break;
                 }
@@ -259,7 +269,13 @@ impl Load {
             fence: Fence { w: self.base, s: 0 },
             by: FoundBy::Load,
             clearing: None,
+            ledger: None,
         }
+    }
+
+    /// Returns where the ledger of a table's rows is gathered, if it can have one.
+    fn ledger_of(&self, table: &Table) -> Option<Mutex<Ledger>> {
+        ledger_obstacle(table).is_none().then(Mutex::default)
     }
 
     pub(super) fn moment(&self) -> Moment<'_> {
@@ -368,14 +384,19 @@ impl Load {
         loads: &Loads,
     ) -> Result<()> {
         let (table, rows) = (&work.table, source.len() as u64);
-        let (range, findings) = (&chunk.range, self.findings());
+        let (range, ledger) = (&chunk.range, self.ledger_of(table));
+        let findings = Findings {
+            ledger: ledger.as_ref(),
+            ..self.findings()
+        };
         let tally = self
             .compare_chunk(links, table, range, source, &findings)
             .await?;
         failpoint::pass("chunk-compared");
         if tally.differences() == 0 {
+            let (at, ledger) = ((work.stripe, chunk), gathered(ledger));
             self.journal
-                .add_load_proof(&table.name, work.stripe, chunk, rows)
+                .add_load_proof(&table.name, self.base, at, rows, ledger.as_ref())
                 .await?;
         }
         failpoint::pass("chunk-proven");
@@ -402,7 +423,8 @@ impl Load {
             .await?;
         let key = &self.digest_key;
         if whole {
-            let comparison = compare_rows(table, key, source, target, &self.spare).await?;
+            let (rows, wanted) = ((source, target), findings.ledger.is_some());
+            let comparison = compare_rows(table, key, rows, wanted, &self.spare).await?;
             findings.keep(&table.name, &comparison).await
         } else {
             drop((source, target));
@@ -432,4 +454,9 @@ impl Load {
             });
         }
     }
+}
+
+/// Takes out what was gathered.
+fn gathered(ledger: Option<Mutex<Ledger>>) -> Option<Ledger> {
+    ledger.map(|ledger| ledger.into_inner().expect("no holder of the ledger panics"))
 }

@@ -86,7 +86,7 @@ impl Parted {
         for (left, right) in source.parts.into_iter().zip(target.parts) {
             if left.bytes + right.bytes <= COMPARED_BYTES {
                 let (left, right) = (left.into_rows()?, right.into_rows()?);
-                let compared = compare(table, key, &left, &right);
+                let compared = compare(table, key, (&left, &right), false);
                 found(compared.map_err(|error| cell_failure(table, error))?)?;
             } else if level + 1 < LEVELS {
                 let cut = |part: Part| part.cut(&dir, level + 1, table, key);
@@ -128,7 +128,7 @@ fn compare_crowds(
         })?;
         Ok::<_, Error>(first)
     };
-    compare(table, key, &first(source)?, &first(target)?).map_err(failed)
+    compare(table, key, (&first(source)?, &first(target)?), false).map_err(failed)
 }
 
 impl Part {

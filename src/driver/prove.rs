@@ -60,7 +60,9 @@ impl Prover {
             let withdrawn = self.prove(&mut all, &mut unproven, &mut waiting).await?;
             failpoint::pass("proof-before-recorded");
             let fence = unproven.fence;
-            self.journal.set_proven(fence, &unproven.offsets).await?;
+            self.journal
+                .set_proven(fence, &unproven.offsets, &unproven.ledgers)
+                .await?;
             failpoint::pass("proof-recorded");
             self.status.update(|status| {
                 status.proven = Some(fence);
@@ -132,6 +134,7 @@ impl Prover {
             failpoint::pass("base-before-ended");
             self.record.conclude_base(target, &base).await?;
             failpoint::pass("base-ended");
+            self.journal.end_load_ledger(Some(name)).await?;
             self.status.end_base(name);
         }
         Ok(())
@@ -150,6 +153,7 @@ impl Prover {
             self.journal
                 .withdraw(name, unproven.fence.w, reason, &detail)
                 .await?;
+            unproven.ledgers.ended.insert(name.clone(), detail);
         }
         if unproven.changes == 0 {
             return Ok(withdrawn);
@@ -172,6 +176,8 @@ impl Prover {
             }
             self.withdraw(&name, unproven.fence, error).await?;
             failed = true;
+            let why = "a batch of the table could not be proven";
+            unproven.ledgers.ended.insert(name.clone(), why.to_owned());
             withdrawn.insert(name);
         }
         let differences = found.differences.into_inner();
@@ -220,6 +226,7 @@ impl Prover {
             fence,
             by: FoundBy::Batch,
             clearing: None,
+            ledger: None,
         };
         if touched.table.key_len == 0 {
             return self
@@ -383,7 +390,8 @@ impl Prover {
         let whole = source_whole? & target_whole?;
         // Batches are small, and their buffers too.
         let (key, spare) = (&self.digest_key, Spare::default());
-        let comparison = compare_rows(table, key, source_rows, target_rows, &spare).await?;
+        let comparison =
+            compare_rows(table, key, (source_rows, target_rows), false, &spare).await?;
         Ok((comparison, whole))
     }
 }

@@ -206,7 +206,7 @@ impl Repair<'_> {
                 groups.extend(halves(some));
                 continue;
             };
-            let comparison = compare(table, &self.key, &source_rows, &target_rows)
+            let comparison = compare(table, &self.key, (&source_rows, &target_rows), false)
                 .map_err(|error| cell_failure(table, error))?;
             differing.extend(comparison.differences.into_iter().map(|found| found.key));
         }

@@ -8,8 +8,9 @@
 use super::status::StatusBoard;
 use crate::engine::{Batch, Stop};
 use crate::error::Result;
-use crate::feed::{CommitTs, Offsets, Part};
+use crate::feed::{CommitTs, FoldedTable, Offsets, Part};
 use crate::fence::Fence;
+use crate::journal::LedgerStep;
 use crate::row::Rows;
 use crate::schema::{Table, TableName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
+
+/// Why all ledgers end.
+const NO_OLD_VALUES: &str = "the changefeed does not send old values (output-old-value = false)";
 
 /// The bytes of keys that may wait to be proven before the applier waits (INV-8); a batch with more
 /// waits alone. As much again is being proven.
@@ -68,10 +72,12 @@ pub struct Unproven {
     pub joined: BTreeSet<TableName>,
     /// The tables of which nothing can be proven at the newest fence, and why.
     pub unprovable: BTreeMap<TableName, Stop>,
+    /// What they do to ledgers.
+    pub ledgers: LedgerStep,
     /// What they touched and is in memory.
     tables: BTreeMap<TableName, Pending>,
-    /// What they touched and is on disk.
-    spilled: Vec<Part>,
+    /// What they touched and is on disk, each with the timestamps between which it was touched.
+    spilled: Vec<(Part, (CommitTs, CommitTs))>,
     /// Whether the first of them stops a table.
     stops: bool,
     /// Whether the newest of them was so large that more is to be expected at once.
@@ -91,6 +97,10 @@ impl Unproven {
     /// Takes what must be proven of a batch that was applied; its images are done with, because a proof
     /// reads both sides by key.
     pub fn of(fence: Fence, batch: Batch, catches_up: bool) -> Unproven {
+        let span = (batch.floor(), batch.to);
+        let joined: BTreeSet<TableName> = batch.joined.into_iter().collect();
+        let mut ledgers = LedgerStep::joining(joined.clone());
+        ledgers.all_ended = batch.old_values_hidden.then_some(NO_OLD_VALUES);
         let mut unproven = Unproven {
             catches_up,
             fence,
@@ -99,8 +109,9 @@ impl Unproven {
             batches: 1,
             changes: batch.changes as u64,
             keys: batch.parts.iter().map(Part::keys_at_most).sum::<usize>() as u64,
-            joined: batch.joined.into_iter().collect(),
+            joined,
             unprovable: batch.unprovable,
+            ledgers,
             tables: BTreeMap::new(),
             spilled: Vec::new(),
             stops: !batch.stopped.is_empty(),
@@ -108,15 +119,21 @@ impl Unproven {
         for part in batch.parts {
             match part.into_memory() {
                 Ok(tables) => {
-                    for folded in tables {
-                        let keys = folded.rows.iter().map(|row| &row.key[..]);
-                        unproven.add_keys(&folded.table, keys);
+                    for folded in &tables {
+                        unproven.add_folded(folded, span);
                     }
                 }
-                Err(on_disk) => unproven.spilled.push(on_disk),
+                Err(on_disk) => unproven.spilled.push((on_disk, span)),
             }
         }
         unproven
+    }
+
+    fn add_folded(&mut self, folded: &FoldedTable, span: (CommitTs, CommitTs)) {
+        let name = &folded.table.name;
+        self.ledgers.carry(name, span, &folded.ledger);
+        let keys = folded.rows.iter().map(|row| &row.key[..]);
+        self.add_keys(&folded.table, keys);
     }
 
     fn add_keys<'k>(&mut self, table: &Arc<Table>, keys: impl IntoIterator<Item = &'k [u8]>) {
@@ -144,6 +161,7 @@ impl Unproven {
         self.changes += newer.changes;
         self.keys += newer.keys;
         self.joined.extend(newer.joined);
+        self.ledgers.add(newer.ledgers);
         self.spilled.extend(newer.spilled);
         for pending in newer.tables.into_values() {
             self.add_keys(&pending.table, pending.keys.iter());
@@ -156,12 +174,11 @@ impl Unproven {
     /// If they are on disk and cannot be read.
     pub fn take(&mut self) -> Result<Option<Touched>> {
         while self.tables.is_empty() {
-            let Some(mut part) = self.spilled.pop() else {
+            let Some((mut part, span)) = self.spilled.pop() else {
                 return Ok(None);
             };
-            for folded in part.tables()?.into_owned() {
-                let keys = folded.rows.iter().map(|row| &row.key[..]);
-                self.add_keys(&folded.table, keys);
+            for folded in part.tables()?.iter() {
+                self.add_folded(folded, span);
             }
         }
         let mut first = self.tables.first_entry().expect("there is one");
@@ -189,7 +206,7 @@ impl Unproven {
         let keys = self.tables.values().map(|pending| &pending.keys);
         let keys: usize = keys.map(Rows::capacity).sum();
         let disk = self.spilled.len().min(1) * BYTES_ON_DISK;
-        keys + disk + (1 + self.unprovable.len()) * BYTES_PER_BATCH
+        keys + disk + self.ledgers.byte_len() + (1 + self.unprovable.len()) * BYTES_PER_BATCH
     }
 }
 
@@ -313,6 +330,7 @@ mod tests {
             keys: keys.len() as u64,
             joined: BTreeSet::new(),
             unprovable: BTreeMap::new(),
+            ledgers: LedgerStep::default(),
             tables: BTreeMap::new(),
             spilled: Vec::new(),
             stops: false,

@@ -35,6 +35,9 @@ pub async fn compare_whole(
         sum(target.open_scan(target_whole(table, at.s)), table, key)
     );
     let (source, target) = (source?, target?);
+    if findings.ledger.is_some() {
+        findings.add(&source.ledger());
+    }
     let differing = source.differing(&target);
     let mut tally = Tally {
         source: source.total(),
@@ -92,7 +95,10 @@ async fn compare_parts(
 }
 
 /// Reads a side into buckets.
-async fn sum(mut scan: Scan<'_>, table: &Arc<Table>, key: &DigestKey) -> Result<Buckets> {
+///
+/// # Errors
+/// If it cannot be read, or a cell is no value of its column's type.
+pub async fn sum(mut scan: Scan<'_>, table: &Arc<Table>, key: &DigestKey) -> Result<Buckets> {
     let mut state = (Buckets::default(), RowHasher::new(table, key), Rows::new());
     loop {
         let whole = scan.fill(&mut state.2, PIECE_BYTES).await?;

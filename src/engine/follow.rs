@@ -7,6 +7,7 @@ use crate::feed::{
     Zone, fold,
 };
 use crate::fence::{FenceRow, FenceState};
+use crate::row::DigestKey;
 use crate::schema::{Table, TableName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +28,9 @@ pub struct Batch {
     pub changes: usize,
     /// Whether a change had an old image and a new one: the changefeed sends old values.
     pub old_values: bool,
+    /// Whether a key that the feed calls new was seen to have been there: the changefeed sends no old
+    /// values. It is for the driver to find out.
+    pub old_values_hidden: bool,
     /// The last images of all keys that were touched.
     pub parts: Vec<Part>,
     /// The tables that this batch stops; to be recorded in its transaction.
@@ -42,6 +46,12 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Returns the timestamp above which the batch tells all that happened to the tables that do not
+    /// join.
+    pub fn floor(&self) -> CommitTs {
+        self.floor
+    }
+
     /// Returns the timestamp above which the batch tells all that happened to a table with this base.
     pub fn since(&self, name: &TableName, base: CommitTs) -> CommitTs {
         match self.joined.contains(name) {
@@ -72,6 +82,8 @@ pub struct Follow {
     tables: BTreeMap<TableName, Followed>,
     /// The time zone in which the feed writes TIMESTAMP values.
     zone: Zone,
+    /// The key of the digests in the ledgers.
+    digest_key: DigestKey,
     taken: Option<Stretch>,
     /// The tables that the DDL of the stretch may stop: no other is ever in scope.
     concerned: BTreeSet<TableName>,
@@ -101,6 +113,7 @@ impl Follow {
         row: &FenceRow,
         tables: BTreeMap<TableName, Followed>,
         zone: Zone,
+        digest_key: DigestKey,
         spill: Spill,
     ) -> Self {
         let bases = tables.values().filter(|of| of.joins).map(|of| of.base);
@@ -124,6 +137,7 @@ impl Follow {
             floor: proven,
             tables,
             zone,
+            digest_key,
             taken: None,
             concerned: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -288,7 +302,13 @@ impl Follow {
             .collect();
         let folded = loop {
             let applies = |row: &RowChange| self.applies(row, &stopped);
-            match fold(&mut stretch.rows, &live, self.zone, applies)? {
+            match fold(
+                &mut stretch.rows,
+                &live,
+                self.zone,
+                &self.digest_key,
+                applies,
+            )? {
                 Ok(folded) => break folded,
                 Err(error) => {
                     let at = error.origin.commit_ts.saturating_sub(1);
@@ -311,6 +331,7 @@ impl Follow {
             offsets: stretch.offsets,
             changes: folded.changes,
             old_values: folded.old_values,
+            old_values_hidden: false,
             parts: folded.parts,
             unprovable: self.unprovable(),
             stopped,

@@ -1,12 +1,13 @@
 //! Folding a stretch of changes to the last image of each key.
 
-use super::part::{LastImages, Step};
+use super::part::{Digest, LastImages, Step};
 use super::{
     Backlog, Certainty, FoldedRow, Image, LastState, Origin, Part, Position, RowChange, Zone,
     packed_row,
 };
 use crate::error::Result;
-use crate::row::{Canonical, Cells, Kind, Rows, Spool};
+use crate::proof::{Bucket, ledger_obstacle};
+use crate::row::{Canonical, CellError, Cells, DigestKey, Kind, Rows, Spool};
 use crate::schema::{Table, TableName};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ pub struct FoldError {
 /// they come, or returns the earliest change that cannot be carried.
 ///
 /// A stretch that does not fit into memory is cut by the hashes of the keys into parts that do.
-/// TIMESTAMP values are converted from `zone` to UTC.
+/// TIMESTAMP values are converted from `zone` to UTC. `digest_key` is that of the ledgers.
 ///
 /// # Errors
 /// If rows on disk cannot be read or written.
@@ -54,12 +55,13 @@ pub fn fold(
     rows: &mut Backlog,
     tables: &BTreeMap<TableName, Arc<Table>>,
     zone: Zone,
+    digest_key: &DigestKey,
     applies: impl Fn(&RowChange) -> bool + Sync,
 ) -> Result<std::result::Result<Folded, FoldError>> {
     let places: BTreeMap<&TableName, usize> = tables.keys().zip(0..).collect();
     let keyed: Vec<Keyed> = tables
         .values()
-        .map(|table| Keyed::new(table, zone))
+        .map(|table| Keyed::new(table, zone, digest_key))
         .collect();
     let steps = |canonical: &mut Canonical, (position, change): &(Position, RowChange)| {
         let place = *places.get(&change.table).filter(|_| applies(change))?;
@@ -175,21 +177,23 @@ struct Keyed {
     identity: usize,
     zone: Zone,
     kinds: Vec<Kind>,
+    /// Of tables that can have a ledger.
+    digest_key: Option<DigestKey>,
 }
 
 impl Keyed {
-    fn new(table: &Arc<Table>, zone: Zone) -> Keyed {
+    fn new(table: &Arc<Table>, zone: Zone, digest_key: &DigestKey) -> Keyed {
         let identity = match table.key_len {
             0 => table.columns.len(),
             key_len => key_len,
         };
-        let mut kinds = table.kinds();
-        kinds.truncate(identity);
+        let digest_key = ledger_obstacle(table).is_none().then(|| digest_key.clone());
         Keyed {
             table: Arc::clone(table),
             identity,
             zone,
-            kinds,
+            kinds: table.kinds(),
+            digest_key,
         }
     }
 
@@ -213,9 +217,13 @@ impl Keyed {
             if let Some(after) = &images.after {
                 before.complete_with(after);
             }
-            let key = self.key(&before)?;
-            let state = LastState::Gone;
-            left = Some(self.step(key, state, origin, canonical)?);
+            let row = self.old_row(&before);
+            let key = match &row {
+                Some(row) => Cells::prefix(row.packed(0), self.identity).to_vec(),
+                None => self.key(&before)?,
+            };
+            let row = row.as_ref().map(|row| row.packed(0));
+            left = Some(self.step(key, LastState::Gone, row, origin, canonical)?);
         }
         let Some(after) = images.after else {
             return Ok((left, None));
@@ -224,7 +232,18 @@ impl Keyed {
             true => (self.key(&after)?, LastState::Unread),
             false => self.whole(&after)?,
         };
-        Ok((left, Some(self.step(key, state, origin, canonical)?)))
+        Ok((left, Some(self.step(key, state, None, origin, canonical)?)))
+    }
+
+    /// Returns the row before a change, if it is wanted for the ledger and the feed holds all of it.
+    fn old_row(&self, image: &Image<'_>) -> Option<Rows> {
+        let columns = self.table.columns.len();
+        if self.digest_key.is_none() || image.columns() != self.table.sent_columns() {
+            return None;
+        }
+        let mut row = Rows::new();
+        let packed = packed_row(&self.table, columns, image, self.zone, &mut row);
+        matches!(packed, Ok(Certainty::Certain)).then_some(row)
     }
 
     /// Takes the key out of an image that may lack other columns.
@@ -257,22 +276,51 @@ impl Keyed {
         Ok((key, state))
     }
 
+    /// Makes the step by which a row came, or `left` went, under a key.
     fn step(
         &self,
         key: Vec<u8>,
         state: LastState,
+        left: Option<&[u8]>,
         origin: Origin,
         canonical: &mut Canonical,
     ) -> std::result::Result<Step, String> {
-        let canonical = canonical.row(&self.kinds, &key);
+        let (canonical, digest) = self
+            .canonical_key(&key, state.row().or(left), canonical)
+            .map_err(|error| error.to_string())?;
         Ok(Step {
-            canonical: canonical.map_err(|error| error.to_string())?.to_vec(),
+            canonical,
             row: FoldedRow {
                 key,
                 state,
                 is_new: false,
                 origin,
             },
+            digest,
+        })
+    }
+
+    /// Returns the canonical form of a key, and the digest of its row if that is there and wanted.
+    fn canonical_key(
+        &self,
+        key: &[u8],
+        row: Option<&[u8]>,
+        canonical: &mut Canonical,
+    ) -> std::result::Result<(Vec<u8>, Option<Digest>), CellError> {
+        // A row that has no canonical form is not the fold's to refuse: the proof of the batch meets it.
+        let whole = row
+            .zip(self.digest_key.as_ref())
+            .and_then(|(row, digests)| {
+                let (key, row) = canonical.keyed_row(&self.kinds, self.identity, row).ok()?;
+                let digest = (Bucket::of(&digests.row(key)), digests.row(row));
+                Some((key.to_vec(), digest))
+            });
+        Ok(match whole {
+            Some((key, digest)) => (key, Some(digest)),
+            None => {
+                let key = canonical.row(&self.kinds[..self.identity], key)?;
+                (key.to_vec(), None)
+            }
         })
     }
 }
@@ -285,6 +333,7 @@ fn doubtful_key(why: &str) -> String {
 mod tests {
     use super::super::backlog::testing::spill;
     use super::super::open_protocol::tests::change;
+    use super::super::testing::digest_key;
     use super::super::{CommitTs, FoldedTable, Position};
     use super::*;
     use crate::schema::testing::integer_table;
@@ -328,6 +377,7 @@ mod tests {
             &mut backlog(rows, memory_bytes),
             &tables,
             Zone::default(),
+            &digest_key(),
             |_| true,
         )
         .expect("readable rows")
@@ -410,6 +460,7 @@ mod tests {
                 &mut backlog(rows, 1 << 20),
                 &tables,
                 Zone::default(),
+                &digest_key(),
                 |_| true,
             );
             let folded = folded.expect("readable rows").expect("valid rows");
@@ -520,7 +571,7 @@ mod tests {
         table.columns.reverse();
         let tables = BTreeMap::from([(table.name.clone(), Arc::new(table))]);
         let mut rows = backlog(&[keys(2, 1)], 1 << 20);
-        let folded = fold(&mut rows, &tables, Zone::default(), |_| true);
+        let folded = fold(&mut rows, &tables, Zone::default(), &digest_key(), |_| true);
         let error = folded.expect("readable rows").expect_err("no key");
         assert!(
             error.what.contains("TiCDC's handle key only"),

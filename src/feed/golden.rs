@@ -112,7 +112,13 @@ fn states(changes: &[RowChange], zone: Zone, up_to: CommitTs) -> States {
         };
         backlog.push(position, change.clone()).expect("room");
     }
-    let folded = fold(&mut backlog, &tables, zone, |row| row.commit_ts <= up_to);
+    let folded = fold(
+        &mut backlog,
+        &tables,
+        zone,
+        &super::testing::digest_key(),
+        |row| row.commit_ts <= up_to,
+    );
     let mut states = States::new();
     for mut part in folded.expect("room").expect("valid rows").parts {
         for folded in part.tables().expect("in memory").iter() {

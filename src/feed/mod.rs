@@ -2,6 +2,8 @@
 
 mod assembly;
 mod backlog;
+#[cfg(test)]
+mod carried;
 mod compression;
 mod damaged;
 mod fold;
@@ -41,6 +43,31 @@ pub fn physical_ms(ts: CommitTs) -> u64 {
 /// Messages and places for unit tests.
 #[cfg(test)]
 pub mod testing {
+    use crate::proof::{Ledger, RowHasher};
+    use crate::row::{DigestKey, Rows};
+    use crate::schema::testing::integer_table;
+    use std::collections::BTreeMap;
+
     pub use super::backlog::testing::spill;
     pub use super::open_protocol::tests::{change, ddl};
+
+    /// Returns the key of the digests of all unit tests.
+    pub fn digest_key() -> DigestKey {
+        DigestKey::from_bytes([5; 32])
+    }
+
+    /// Returns the ledger of the rows of an integer table, by key.
+    pub fn ledger_of(content: &BTreeMap<u32, u32>) -> Ledger {
+        let mut hasher = RowHasher::new(&integer_table("s", "t"), &digest_key());
+        let mut ledger = Ledger::default();
+        for (id, value) in content {
+            let (id, value) = (id.to_string(), value.to_string());
+            let mut row = Rows::new();
+            row.push_row([Some(id.as_bytes()), Some(value.as_bytes())]);
+            let digest = hasher.bucket_and_row(row.packed(0));
+            let (bucket, row) = digest.expect("integers");
+            ledger.add(bucket, &row);
+        }
+        ledger
+    }
 }

@@ -3,7 +3,8 @@
 use super::backlog::damaged;
 use super::{CommitTs, Origin, Position};
 use crate::error::Result;
-use crate::row::{Cells, Spool};
+use crate::proof::{Bucket, Ledger, ledger_obstacle};
+use crate::row::{Cells, RowDigest, Spool};
 use crate::schema::Table;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -79,6 +80,9 @@ pub struct FoldedTable {
     pub table: Arc<Table>,
     /// The keys that were touched, those that are gone included, each once.
     pub rows: Vec<FoldedRow>,
+    /// What the part changes in the table's ledger: the last images of its keys come, the first old
+    /// ones go. Or why that cannot be told.
+    pub ledger: std::result::Result<Ledger, &'static str>,
 }
 
 /// Some of the keys that a stretch touched; no key is in two parts.
@@ -147,10 +151,18 @@ pub(super) struct Step {
     pub canonical: Vec<u8>,
     /// The key and the row.
     pub row: FoldedRow,
+    /// The digest of the row that came or went; none if the feed does not hold all of it, or the table
+    /// can have no ledger.
+    pub digest: Option<Digest>,
 }
+
+/// The digest of a row, and the bucket of its key.
+pub(super) type Digest = (Bucket, RowDigest);
 
 impl Step {
     pub(super) fn push_to(&self, table: usize, spool: &mut Spool) -> Result<()> {
+        let digest = self.digest.as_ref();
+        let bucket = digest.map(|(bucket, _)| bucket.to_le_bytes());
         spool.push([
             Some((table as u64).to_le_bytes().as_slice()),
             Some(&self.row.origin.commit_ts.to_le_bytes()),
@@ -160,6 +172,8 @@ impl Step {
             Some(&self.canonical),
             Some(&self.row.key),
             self.row.state.row(),
+            bucket.as_ref().map(<[u8; 2]>::as_slice),
+            digest.map(|(_, row)| row.as_bytes().as_slice()),
         ])
     }
 
@@ -180,13 +194,25 @@ impl Step {
             None if taken => LastState::Unread,
             None => LastState::Gone,
         };
+        let digest = match (cells.next()?, cells.next()?) {
+            (Some(bucket), Some(row)) => Some((
+                Bucket::from_le_bytes(bucket.try_into().ok()?),
+                RowDigest::from_bytes(row.try_into().ok()?),
+            )),
+            _ => None,
+        };
         let row = FoldedRow {
             key,
             state,
             is_new: false,
             origin,
         };
-        Some((table, Step { canonical, row }))
+        let step = Step {
+            canonical,
+            row,
+            digest,
+        };
+        Some((table, step))
     }
 }
 
@@ -194,19 +220,54 @@ impl Step {
 #[derive(Debug)]
 pub(super) struct LastImages(Vec<HashMap<Vec<u8>, Touched>>);
 
-/// The last step of a key, and the time and rank of its first one.
+/// The last step of a key, and of its first one the time, the rank and the digest.
 #[derive(Debug)]
 struct Touched {
-    first: (CommitTs, u8),
-    last: FoldedRow,
+    first: ((CommitTs, u8), Option<Digest>),
+    last: (FoldedRow, Option<Digest>),
 }
 
 impl Touched {
+    fn add(&mut self, row: FoldedRow, digest: Option<Digest>) {
+        let at = row.time();
+        // Of steps that are repeated, the one that holds more tells more.
+        let earlier = at < self.first.0 || (at == self.first.0 && self.first.1.is_none());
+        if earlier {
+            self.first = (at, digest);
+        }
+        if self.last.0.time() <= at {
+            self.last = (row, digest);
+        }
+    }
+
+    fn is_new(&self) -> bool {
+        self.first.0.1 != TAKES
+    }
+
+    /// Takes the row that was there before out of a ledger, and puts the one in that is there now.
+    fn carry(&self, ledger: &mut Ledger) -> std::result::Result<(), &'static str> {
+        if !self.is_new() {
+            let (bucket, row) = self.first.1.as_ref().ok_or(NO_OLD_IMAGE)?;
+            ledger.remove(*bucket, row);
+        }
+        if self.last.0.state != LastState::Gone {
+            let (bucket, row) = self.last.1.as_ref().ok_or(NO_NEW_IMAGE)?;
+            ledger.add(*bucket, row);
+        }
+        Ok(())
+    }
+
     fn folded(mut self) -> FoldedRow {
-        self.last.is_new = self.first.1 != TAKES;
-        self.last
+        self.last.0.is_new = self.is_new();
+        self.last.0
     }
 }
+
+/// Why a ledger ends with a row of which the feed shows only the key before the change.
+const NO_OLD_IMAGE: &str = "the feed did not hold the whole row that a change replaced or deleted";
+
+/// Why a ledger ends with a row that must be read from the source.
+const NO_NEW_IMAGE: &str = "the feed did not hold the whole row that a change left";
 
 impl LastImages {
     /// Begins with no key in any of `count` tables.
@@ -215,21 +276,19 @@ impl LastImages {
     }
 
     pub(super) fn add(&mut self, table: usize, step: Step) {
-        let at = step.row.time();
-        match self.0[table].entry(step.canonical) {
+        let Step {
+            canonical,
+            row,
+            digest,
+        } = step;
+        match self.0[table].entry(canonical) {
             Entry::Vacant(untouched) => {
                 untouched.insert(Touched {
-                    first: at,
-                    last: step.row,
+                    first: (row.time(), digest),
+                    last: (row, digest),
                 });
             }
-            Entry::Occupied(mut touched) => {
-                let touched = touched.get_mut();
-                touched.first = touched.first.min(at);
-                if touched.last.time() <= at {
-                    touched.last = step.row;
-                }
-            }
+            Entry::Occupied(mut touched) => touched.get_mut().add(row, digest),
         }
     }
 
@@ -238,12 +297,18 @@ impl LastImages {
         touched
             .filter(|(keys, _)| !keys.is_empty())
             .map(|(keys, table)| {
+                let mut ledger = Ledger::default();
+                let carried = match ledger_obstacle(table) {
+                    Some(obstacle) => Err(obstacle),
+                    None => keys.values().try_for_each(|key| key.carry(&mut ledger)),
+                };
                 let mut rows: Vec<_> = keys.into_values().map(Touched::folded).collect();
                 // One order makes statements, and with them locks and tests, repeatable.
                 rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
                 FoldedTable {
                     table: Arc::clone(table),
                     rows,
+                    ledger: carried.map(|()| ledger),
                 }
             })
             .collect()

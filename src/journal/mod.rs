@@ -6,6 +6,7 @@
 
 mod definition;
 mod difference;
+mod ledger;
 mod limit;
 mod request;
 mod schema;
@@ -15,8 +16,9 @@ mod view;
 
 pub use definition::DefinitionRow;
 pub use difference::{DifferenceRow, FoundBy};
+pub use ledger::{LedgerRow, LedgerStep};
 pub use status::{Backlog, BatchRow, Phase, Progress, Status};
-pub use table::TableRow;
+pub use table::{LedgerNote, TableRow};
 pub use view::{DifferenceView, KindCounts};
 
 use crate::error::{Error, ErrorKind, Result};

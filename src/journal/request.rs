@@ -56,7 +56,8 @@ impl Journal {
 
     /// Forgets what was found of the chunks and rows of an older base.
     pub async fn forget_base(&self, name: &TableName) -> Result<()> {
-        self.forget(name, &["load_proof", "difference"]).await
+        self.forget(name, &["load_proof", "difference", "ledger"])
+            .await
     }
 
     async fn forget(&self, name: &TableName, tables: &[&str]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The journal's tables.
 
 /// The statements that make the tables, in order; each is harmless where the table exists.
-pub const STATEMENTS: [&str; 14] = [
+pub const STATEMENTS: [&str; 15] = [
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     // One row: what the migration does now, as JSON.
     "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
@@ -58,6 +58,19 @@ pub const STATEMENTS: [&str; 14] = [
         seq INTEGER NOT NULL,
         rows INTEGER NOT NULL,
         PRIMARY KEY (table_schema, table_name, stripe, seq)
+    )",
+    // The ledgers of tables: what a load has gathered so far (stage load), what came since the fence of a
+    // check that may begin one (opening), and those that are kept. Each began at a timestamp and stands
+    // at another, or has ended for a reason.
+    "CREATE TABLE IF NOT EXISTS ledger (
+        table_schema TEXT NOT NULL,
+        table_name TEXT NOT NULL,
+        stage TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        w INTEGER NOT NULL,
+        sums BLOB NOT NULL,
+        reason TEXT,
+        PRIMARY KEY (table_schema, table_name, stage)
     )",
     // One row: the newest fence up to which every batch is proven, and where the feed goes on there.
     "CREATE TABLE IF NOT EXISTS proven (

@@ -177,22 +177,6 @@ impl Journal {
         body.map_or_else(|| Ok(Status::default()), |body| from_json(&body))
     }
 
-    /// Keeps the newest fence up to which every batch is proven, and for each partition the offset
-    /// at which the feed goes on there.
-    ///
-    /// After a crash the feed is read again from here: batches that were applied but not yet proven
-    /// are folded anew into the first batch, so that none stays unproven.
-    pub async fn set_proven(&self, fence: Fence, offsets: &Offsets) -> Result<()> {
-        sqlx::query("INSERT OR REPLACE INTO proven (id, w, s, offsets) VALUES (1, ?, ?, ?)")
-            .bind(ts_to_db(fence.w))
-            .bind(ts_to_db(fence.s))
-            .bind(json(offsets))
-            .execute(&self.pool)
-            .await
-            .map_err(failure)?;
-        Ok(())
-    }
-
     /// Returns the newest fence up to which every batch is proven, with the feed's offsets there.
     pub async fn proven(&self) -> Result<Option<(Fence, Offsets)>> {
         let row = sqlx::query("SELECT w, s, offsets FROM proven WHERE id = 1")

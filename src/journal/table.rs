@@ -1,11 +1,12 @@
 //! The proofs of tables and of the chunks of the load.
 
+use super::ledger::add_to_load;
 use super::{FoundBy, Journal, failure, from_json, json, now_ms, ts_from_db, ts_to_db};
 use crate::chunk::Chunk;
 use crate::error::Result;
 use crate::feed::CommitTs;
 use crate::fence::Fence;
-use crate::proof::{Counts, How, Reason, Verdict};
+use crate::proof::{Counts, How, Ledger, Reason, Verdict};
 use crate::schema::{Table, TableName};
 use serde::Serialize;
 use sqlx::Row;
@@ -34,6 +35,18 @@ pub struct TableRow {
     /// The policies by which its columns were compared less strictly in the last whole read; they
     /// are kept with the definition.
     pub policies: Vec<String>,
+    /// What is known of its ledger; none if no read has begun one.
+    pub ledger: Option<LedgerNote>,
+}
+
+/// What is known of a table's ledger.
+#[derive(Clone, Debug, Serialize)]
+pub struct LedgerNote {
+    /// The timestamp of the read with which it began.
+    pub since: CommitTs,
+    /// Why it has ended, if it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
 }
 
 impl Journal {
@@ -98,6 +111,7 @@ impl Journal {
             "definition",
             "difference",
             "load_proof",
+            "ledger",
             "proven",
             "batch",
         ] {
@@ -128,7 +142,13 @@ impl Journal {
     pub async fn forget_tables_but(&self, names: &[TableName]) -> Result<()> {
         for row in self.tables().await? {
             if !names.contains(&row.name) {
-                for table in ["table_proof", "definition", "difference", "load_proof"] {
+                for table in [
+                    "table_proof",
+                    "definition",
+                    "difference",
+                    "load_proof",
+                    "ledger",
+                ] {
                     let sql =
                         format!("DELETE FROM {table} WHERE table_schema = ? AND table_name = ?");
                     sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -170,8 +190,11 @@ impl Journal {
                (SELECT max(s) FROM difference d WHERE d.table_schema = t.table_schema
                   AND d.table_name = t.table_name) AS different_s,
                json_extract(t.model, '$.key_len') AS key_len,
-               EXISTS (SELECT 1 FROM meta WHERE name = 'keyless') AS keyless
-             FROM table_proof t ORDER BY t.table_schema, t.table_name",
+               EXISTS (SELECT 1 FROM meta WHERE name = 'keyless') AS keyless,
+               l.since AS ledger_since, l.reason AS ledger_ended
+             FROM table_proof t LEFT JOIN ledger l ON l.table_schema = t.table_schema
+               AND l.table_name = t.table_name AND l.stage = 'kept'
+             ORDER BY t.table_schema, t.table_name",
         )
         .fetch_all(&self.pool)
         .await
@@ -179,24 +202,32 @@ impl Journal {
         rows.iter().map(|row| table_of(row, proven)).collect()
     }
 
-    /// Notes that a chunk of the load was read back equal.
+    /// Notes that a chunk of the load with this base was read back equal, and adds its rows to the
+    /// ledger if the table can have one. A chunk counts once, whatever crashes when (INV-4).
     pub async fn add_load_proof(
         &self,
         table: &TableName,
-        stripe: u32,
-        chunk: &Chunk,
+        base: CommitTs,
+        (stripe, chunk): (u32, &Chunk),
         rows: u64,
+        ledger: Option<&Ledger>,
     ) -> Result<()> {
-        sqlx::query("INSERT OR REPLACE INTO load_proof VALUES (?, ?, ?, ?, ?)")
+        let mut writing = self.writing().await?;
+        let added = sqlx::query("INSERT OR IGNORE INTO load_proof VALUES (?, ?, ?, ?, ?)")
             .bind(&table.schema)
             .bind(&table.table)
             .bind(stripe)
             .bind(chunk.seq)
             .bind(ts_to_db(rows))
-            .execute(&self.pool)
+            .execute(&mut *writing)
             .await
             .map_err(failure)?;
-        Ok(())
+        if let Some(ledger) = ledger
+            && added.rows_affected() == 1
+        {
+            add_to_load(&mut writing, table, base, ledger).await?;
+        }
+        writing.commit().await.map_err(failure)
     }
 
     /// Tells whether a chunk of the load was read back equal, in this run or an earlier one.
@@ -232,6 +263,11 @@ fn table_of(row: &sqlx::sqlite::SqliteRow, proven: Option<Fence>) -> Result<Tabl
         _ => None,
     };
     let verdict = verdict_now(read, proven, differences, repaired, seen);
+    let ledger = row.get::<Option<i64>, _>("ledger_since");
+    let ledger = ledger.map(|since| LedgerNote {
+        since: ts_from_db(since),
+        ended: row.get("ledger_ended"),
+    });
     Ok(TableRow {
         name: TableName::new(
             row.get::<String, _>("table_schema"),
@@ -249,6 +285,7 @@ fn table_of(row: &sqlx::sqlite::SqliteRow, proven: Option<Fence>) -> Result<Tabl
         differences,
         repaired,
         policies: from_json::<Table>(row.get("model"))?.policies(),
+        ledger,
     })
 }
 

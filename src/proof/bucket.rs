@@ -1,5 +1,6 @@
 //! Whole tables compared without a common order: by buckets of a hash of the key.
 
+use super::{Bucket, Ledger};
 use crate::row::{Canonical, CellError, DigestKey, Kind, RowDigest, Rows, Sum};
 use crate::schema::Table;
 
@@ -46,6 +47,15 @@ impl RowHasher {
         let kinds = &self.kinds[..self.key_len];
         Ok(self.key.row(self.canonical.row(kinds, row)?))
     }
+
+    /// Returns the bucket and the digest of a packed row of a table with a key.
+    ///
+    /// # Errors
+    /// If a cell is no value of its column's type.
+    pub fn bucket_and_row(&mut self, row: &[u8]) -> Result<(Bucket, RowDigest), CellError> {
+        let (key, row) = self.canonical.keyed_row(&self.kinds, self.key_len, row)?;
+        Ok((Bucket::of(&self.key.row(key)), self.key.row(row)))
+    }
 }
 
 /// The rows of one side, each in the bucket of its key's hash. No bucket holds rows: as long as both
@@ -75,6 +85,13 @@ impl Buckets {
             self.sums[bucket].add_row(&hasher.row(row)?);
         }
         Ok(())
+    }
+
+    /// Returns the same sums in the buckets of a ledger.
+    pub fn ledger(&self) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.add_sums(&self.sums);
+        ledger
     }
 
     /// Returns the digest of all rows.
@@ -108,7 +125,7 @@ impl DifferingBuckets {
 }
 
 /// Returns the bucket of a key: the first bits of its digest.
-fn bucket_of(key: &RowDigest) -> usize {
+pub(super) fn bucket_of(key: &RowDigest) -> usize {
     let [high, low, ..] = *key.as_bytes();
     usize::from(u16::from_be_bytes([high, low])) % BUCKETS
 }

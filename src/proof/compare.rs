@@ -1,7 +1,7 @@
 //! The comparison of one chunk or one batch of keys.
 
-use super::{Counted, RowHasher, compare_copies};
-use crate::row::{Canonical, CellError, Cells, DigestKey, Kind, Policy, Rows, Sum};
+use super::{Bucket, Counted, Ledger, RowHasher, compare_copies};
+use crate::row::{Canonical, CellError, Cells, DigestKey, Kind, Policy, RowDigest, Rows, Sum};
 use crate::schema::Table;
 use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
@@ -39,6 +39,8 @@ pub struct Comparison {
     pub tally: Tally,
     /// The rows that differ.
     pub differences: Vec<Difference>,
+    /// The ledger of the source's rows, if it was asked for.
+    pub ledger: Option<Ledger>,
 }
 
 /// What comparisons found, without the rows: it adds up over parts of any number (INV-8).
@@ -81,15 +83,16 @@ impl AddAssign for Tally {
 /// Rows are paired by canonical key, so that nothing depends on the order in which a server sent
 /// them. While both sides send the same rows in the same order, which is the rule, packed bytes
 /// are compared: both renderings are lossless, so that equal bytes are equal values. Rows of a table
-/// without a key are counted.
+/// without a key are counted. With `ledger` that of the source's rows is made on the way; only a table
+/// with a key can have one.
 ///
 /// # Errors
 /// If a cell is no value of its column's type.
 pub fn compare(
     table: &Table,
     key: &DigestKey,
-    source: &Rows,
-    target: &Rows,
+    (source, target): (&Rows, &Rows),
+    ledger: bool,
 ) -> Result<Comparison, CellError> {
     if table.key_len == 0 {
         let mut hasher = RowHasher::new(table, key);
@@ -104,7 +107,10 @@ pub fn compare(
         key_len: table.key_len,
         key,
         canonical: Canonical::new(),
-        result: Comparison::default(),
+        result: Comparison {
+            ledger: ledger.then(Ledger::default),
+            ..Comparison::default()
+        },
     };
     let common = source.len().min(target.len());
     let mut place = 0;
@@ -157,9 +163,7 @@ impl Comparing<'_> {
 
     /// Compares two rows of one key.
     fn pair(&mut self, source: &[u8], target: &[u8]) -> Result<(), CellError> {
-        let canonical = self.canonical.row(&self.kinds, source)?;
-        let digest = self.key.row(canonical);
-        self.result.tally.source.add_row(&digest);
+        let digest = self.add_source(source)?;
         if source == target {
             self.result.tally.target.add_row(&digest);
             return Ok(());
@@ -218,8 +222,7 @@ impl Comparing<'_> {
             {
                 Some(other) => self.pair(row, target.packed(other))?,
                 None => {
-                    let digest = self.digest(row)?;
-                    self.result.tally.source.add_row(&digest);
+                    self.add_source(row)?;
                     self.push(DifferenceKind::Missing, Some(row), None, Vec::new());
                 }
             }
@@ -246,8 +249,19 @@ impl Comparing<'_> {
             .to_vec())
     }
 
-    fn digest(&mut self, row: &[u8]) -> Result<crate::row::RowDigest, CellError> {
+    fn digest(&mut self, row: &[u8]) -> Result<RowDigest, CellError> {
         Ok(self.key.row(self.canonical.row(&self.kinds, row)?))
+    }
+
+    /// Counts a row of the source, and returns its digest.
+    fn add_source(&mut self, row: &[u8]) -> Result<RowDigest, CellError> {
+        let (key, row) = self.canonical.keyed_row(&self.kinds, self.key_len, row)?;
+        let digest = self.key.row(row);
+        if let Some(ledger) = &mut self.result.ledger {
+            ledger.add(Bucket::of(&self.key.row(key)), &digest);
+        }
+        self.result.tally.source.add_row(&digest);
+        Ok(digest)
     }
 
     fn push(
@@ -302,7 +316,7 @@ mod tests {
 
     fn run(source: &[[Option<&str>; 3]], target: &[[Option<&str>; 3]]) -> Comparison {
         let key = DigestKey::from_bytes([1; 32]);
-        compare(&people(), &key, &rows(source), &rows(target)).expect("valid cells")
+        compare(&people(), &key, (&rows(source), &rows(target)), false).expect("valid cells")
     }
 
     const ALICE: [Option<&str>; 3] = [Some("1"), Some("alice"), Some("1.00")];
@@ -378,15 +392,16 @@ mod tests {
         let result = compare(
             &table,
             &key,
-            &rows(&[ALICE, BOBBY]),
-            &rows(&[spaced, other]),
+            (&rows(&[ALICE, BOBBY]), &rows(&[spaced, other])),
+            false,
         );
         let result = result.expect("valid cells");
         assert_eq!(result.tally.relaxed, 1);
         assert_eq!(result.differences.len(), 1);
         assert_eq!(result.differences[0].columns, [2]);
         assert_ne!(result.tally.source, result.tally.target);
-        let result = compare(&table, &key, &rows(&[ALICE]), &rows(&[spaced])).expect("valid cells");
+        let result =
+            compare(&table, &key, (&rows(&[ALICE]), &rows(&[spaced])), false).expect("valid cells");
         assert_eq!((result.tally.relaxed, result.differences.len()), (1, 0));
         assert_eq!(result.tally.source, result.tally.target);
         let strict = run(&[ALICE], &[spaced]);

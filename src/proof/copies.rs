@@ -65,7 +65,7 @@ pub fn compare_copies(source: &Counted, target: &Counted) -> Comparison {
             target: target.sum,
             ..Tally::default()
         },
-        differences: Vec::new(),
+        ..Comparison::default()
     };
     let digests = source.rows.keys().chain(target.rows.keys());
     // One order makes lists and tests repeatable.

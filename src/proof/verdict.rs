@@ -12,6 +12,10 @@ use std::fmt;
 pub enum How {
     /// Both sides were read whole at the fence. Only this may stand in a certificate.
     Read,
+    /// The target was read whole at the fence, and holds what the ledger gives there: an earlier read
+    /// of both sides, and what the feed says came and went since. It sees what somebody else wrote on
+    /// the target, and cannot see an event that the feed lost.
+    Ledger,
     /// Both sides were read at an earlier fence, and every batch since was proven. It cannot see
     /// what somebody else wrote on the target since.
     Carried,
@@ -21,6 +25,7 @@ impl fmt::Display for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             How::Read => "read",
+            How::Ledger => "ledger",
             How::Carried => "carried",
         })
     }
@@ -120,7 +125,7 @@ impl Verdict {
 /// How many rows stand on which side.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Counts {
-    /// Rows read on the source.
+    /// Rows read on the source, or those that the ledger knows it to have.
     pub source: u64,
     /// Rows read on the target.
     pub target: u64,

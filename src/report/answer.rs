@@ -135,9 +135,14 @@ fn equal_by(tables: &[TableLine], wanted: How) -> u64 {
 
 fn because(tables: &[TableLine]) -> String {
     let (read, carried) = (equal_by(tables, How::Read), equal_by(tables, How::Carried));
+    let ledger = equal_by(tables, How::Ledger);
     let mut ways = Vec::new();
     if read > 0 {
         ways.push(format!("{} by reading both sides", number::count(read)));
+    }
+    if ledger > 0 {
+        let ledger = number::count(ledger);
+        ways.push(format!("{ledger} by reading the target and a ledger"));
     }
     if carried > 0 {
         let carried = number::count(carried);
@@ -155,10 +160,19 @@ fn because(tables: &[TableLine]) -> String {
 }
 
 fn caution(tables: &[TableLine]) -> Option<String> {
-    (equal_by(tables, How::Carried) > 0).then(|| {
-        "carried verdicts cannot see what somebody else wrote on the target; \
-         `rowproof check` reads both sides whole"
-            .to_owned()
+    let carried = "carried verdicts cannot see what somebody else wrote on the target";
+    let ledger = "ledgers cannot see an event that the feed lost";
+    let ways = [(How::Carried, carried), (How::Ledger, ledger)];
+    let cautions: Vec<&str> = ways
+        .iter()
+        .filter(|(how, _)| equal_by(tables, *how) > 0)
+        .map(|(_, caution)| *caution)
+        .collect();
+    (!cautions.is_empty()).then(|| {
+        format!(
+            "{}; `rowproof check` reads both sides whole",
+            cautions.join(", ")
+        )
     })
 }
 
@@ -206,6 +220,19 @@ mod tests {
             "2 tables equal: 1 by reading both sides, 1 carried on by proven batches since they \
              were read"
         );
+    }
+
+    #[test]
+    fn inv_2_a_ledger_is_called_a_ledger_and_what_it_cannot_see_is_said() {
+        let tables = [line("a", equal(How::Read)), line("b", equal(How::Ledger))];
+        let answer = Answer::of(&following(), true, NOW, &tables);
+        assert_eq!(
+            answer.because,
+            "2 tables equal: 1 by reading both sides, 1 by reading the target and a ledger"
+        );
+        let caution = answer.caution.expect("a caution");
+        assert!(caution.contains("an event that the feed lost"), "{caution}");
+        assert!(!caution.contains("somebody else"), "{caution}");
     }
 
     #[test]

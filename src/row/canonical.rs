@@ -70,9 +70,27 @@ impl Canonical {
     /// # Errors
     /// If the row has fewer cells than `kinds`, or a cell is no value of its kind.
     pub fn row(&mut self, kinds: &[Kind], packed: &[u8]) -> Result<&[u8], CellError> {
+        self.keyed_row(kinds, 0, packed).map(|(_, row)| row)
+    }
+
+    /// Returns the canonical form of the first `key_len` cells, and that of the first `kinds.len()`,
+    /// of which it is the beginning.
+    ///
+    /// # Errors
+    /// If the row has fewer cells than `kinds`, or a cell is no value of its kind.
+    pub fn keyed_row(
+        &mut self,
+        kinds: &[Kind],
+        key_len: usize,
+        packed: &[u8],
+    ) -> Result<(&[u8], &[u8]), CellError> {
         self.buffer.clear();
+        let mut key_end = 0;
         let mut cells = Cells::of(packed);
         for (column, kind) in kinds.iter().enumerate() {
+            if column == key_len {
+                key_end = self.buffer.len();
+            }
             let cell = cells.next().ok_or(CellError {
                 column,
                 expected: "any cell",
@@ -80,7 +98,10 @@ impl Canonical {
             self.cell(kind, cell)
                 .map_err(|expected| CellError { column, expected })?;
         }
-        Ok(&self.buffer)
+        if key_len >= kinds.len() {
+            key_end = self.buffer.len();
+        }
+        Ok((&self.buffer[..key_end], &self.buffer))
     }
 
     fn cell(&mut self, kind: &Kind, cell: Option<&[u8]>) -> Result<(), &'static str> {

@@ -32,6 +32,11 @@ impl fmt::Debug for DigestKey {
 pub struct RowDigest([u8; 32]);
 
 impl RowDigest {
+    /// Takes a digest from where it was stored.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        RowDigest(bytes)
+    }
+
     /// Returns the 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -23,5 +23,5 @@ pub use kind::{Kind, Temporal};
 pub use packed::{Cells, Rows};
 pub use policy::Policy;
 pub use spool::Spool;
-pub use sum::Sum;
+pub use sum::{SUM_BYTES, Sum};
 pub use vector::{shortest as shortest_vector, widened as widened_vector};

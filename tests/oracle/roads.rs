@@ -5,7 +5,7 @@ use crate::lab::{Lab, PASSWORD};
 use rowproof::broker::Feed;
 use rowproof::database::{Catalog, Select, Server, Session, source_scan, target_scan};
 use rowproof::feed::{Backlog, Message, Position, Spill, Zone, fold};
-use rowproof::row::{Canonical, Cells, Rows};
+use rowproof::row::{Canonical, Cells, DigestKey, Rows};
 use rowproof::schema::{Table, TableName};
 use rowproof::task::Task;
 use std::collections::BTreeMap;
@@ -44,7 +44,8 @@ pub async fn assert_one_form(lab: &Lab) {
         read.insert(name.clone(), left);
     }
     let mut changes = changes(lab, &task).await;
-    let folded = fold(&mut changes, &tables, Zone::default(), |_| true).expect("readable changes");
+    let (zone, key) = (Zone::default(), DigestKey::from_bytes([1; 32]));
+    let folded = fold(&mut changes, &tables, zone, &key, |_| true).expect("readable changes");
     let [part] = &mut folded.expect("changes that can be carried").parts[..] else {
         panic!("the changes fit into memory");
     };

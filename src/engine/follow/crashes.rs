@@ -1,10 +1,11 @@
 //! The machine against a driver in memory: a source with its history, a feed that repeats itself, a
 //! target that refuses rows, fresh bases, and crashes at every step. Whatever happens, at each fence
-//! every table that is not stopped holds what the source held there.
+//! every table that is not stopped holds what the source held there, and its ledger says what that is.
 
 use super::*;
-use crate::feed::LastState;
-use crate::feed::testing::spill;
+use crate::feed::testing::{digest_key, ledger_of, spill};
+use crate::feed::{FoldedTable, LastState};
+use crate::proof::Ledger;
 use crate::row::Cells;
 use crate::schema::testing::integer_table;
 use fastrand::Rng;
@@ -26,6 +27,8 @@ struct Durable {
     tables: BTreeMap<TableName, Followed>,
     proven: (CommitTs, Offsets),
     bases: BTreeMap<TableName, Base>,
+    /// The ledgers at the proven fence, of the tables that are not stopped there.
+    ledgers: BTreeMap<TableName, Ledger>,
 }
 
 /// A fresh base: its timestamp, the offset noted before it, and whether the load is done.
@@ -106,6 +109,10 @@ impl World {
                 tables: names.iter().map(followed).collect(),
                 proven: (10, vec![0].into()),
                 bases: BTreeMap::new(),
+                ledgers: names
+                    .iter()
+                    .map(|name| (name.clone(), Ledger::default()))
+                    .collect(),
             },
         }
     }
@@ -257,6 +264,7 @@ impl World {
             row,
             tables,
             Zone::default(),
+            digest_key(),
             spill(400),
         );
         (follow, offset)
@@ -380,11 +388,38 @@ impl World {
         if self.random.u32(..6) == 0 {
             return true;
         }
+        self.carry_ledgers(&batch, &folded);
         for name in &batch.joined {
             self.durable.bases.remove(name);
         }
         self.durable.proven = (batch.to, batch.offsets);
         false
+    }
+
+    /// Carries the ledgers to the fence of a batch that is proven.
+    fn carry_ledgers(&mut self, batch: &Batch, folded: &[FoldedTable]) {
+        for name in &batch.joined {
+            if let Some(base) = self.durable.bases.get(name) {
+                let loaded = ledger_of(&self.source_at(name, base.ts));
+                self.durable.ledgers.insert(name.clone(), loaded);
+            }
+        }
+        let ledgers = &mut self.durable.ledgers;
+        for of in folded {
+            match (ledgers.get_mut(&of.table.name), &of.ledger) {
+                (Some(ledger), Ok(step)) => ledger.merge(step),
+                (_, Ok(_)) => {}
+                // A claim has no image: the ledger begins anew with the next base.
+                (_, Err(_)) => {
+                    ledgers.remove(&of.table.name);
+                }
+            }
+        }
+        ledgers.retain(|name, _| !batch.unprovable.contains_key(name));
+        for (name, ledger) in &self.durable.ledgers {
+            let wanted = ledger_of(&self.source_at(name, batch.to));
+            assert_eq!(*ledger, wanted, "the ledger of {name} at {}", batch.to);
+        }
     }
 
     fn write(&mut self, writes: &[(TableName, u32, Option<u32>)]) {

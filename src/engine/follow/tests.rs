@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::feed::Zone;
-use crate::feed::testing::{change, ddl, spill};
+use crate::feed::testing::{change, ddl, digest_key, spill};
 use crate::schema::testing::integer_table;
 
 fn follow() -> Follow {
@@ -20,6 +20,7 @@ fn follow() -> Follow {
         &row,
         BTreeMap::from([(table.name.clone(), followed)]),
         Zone::default(),
+        digest_key(),
         spill(1 << 20),
     )
 }
@@ -132,6 +133,7 @@ fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
         &row,
         follow().tables,
         Zone::default(),
+        digest_key(),
         spill(1 << 20),
     );
     push(&mut follow, 0, Message::Watermark(30));
@@ -274,6 +276,7 @@ fn inv_1_a_table_joins_at_its_base_or_later_and_takes_nothing_from_below_it() {
         &row,
         tables,
         Zone::default(),
+        digest_key(),
         spill(1 << 20),
     );
     let early = vec![
@@ -312,7 +315,15 @@ fn inv_4_a_batch_that_reaches_back_for_one_table_tells_no_more_of_the_others() {
         offsets: vec![0].into(),
     };
     let zone = Zone::default();
-    let mut follow = Follow::new(40, vec![0].into(), &row, tables, zone, spill(1 << 20));
+    let mut follow = Follow::new(
+        40,
+        vec![0].into(),
+        &row,
+        tables,
+        zone,
+        digest_key(),
+        spill(1 << 20),
+    );
     let messages = vec![
         of_other(insert(35, 1)),
         insert(35, 2),
@@ -365,7 +376,15 @@ fn inv_4_a_claim_below_the_floor_is_discarded_like_a_row() {
         offsets: vec![0].into(),
     };
     let zone = Zone::default();
-    let mut follow = Follow::new(40, vec![0].into(), &row, tables, zone, spill(1 << 20));
+    let mut follow = Follow::new(
+        40,
+        vec![0].into(),
+        &row,
+        tables,
+        zone,
+        digest_key(),
+        spill(1 << 20),
+    );
     // A large row was deleted, and a small one took its key; the fence at 40 has both.
     let deleted = change(35, r#"{"d":{"id":{"t":8,"f":11,"v":1}}}"#);
     let Message::Row(row) = of_other(Message::Row(deleted)) else {
