@@ -270,11 +270,11 @@ async fn tables_that_can_have_no_ledger_say_why_and_are_read() {
     for statement in [
         "CREATE TABLE keyless (a INT, b INT)",
         "CREATE TABLE filtered (id INT PRIMARY KEY, v INT)",
-        "CREATE TABLE generated (id INT PRIMARY KEY, v INT, w INT AS (v + 1))",
+        "CREATE TABLE computed (id INT PRIMARY KEY, v INT, w INT AS (v + 1))",
         "CREATE TABLE relaxed (id INT PRIMARY KEY, d DOUBLE)",
         "INSERT INTO keyless VALUES (1, 1), (1, 1)",
         "INSERT INTO filtered VALUES (1, 1), (2, 2)",
-        "INSERT INTO generated (id, v) VALUES (1, 1)",
+        "INSERT INTO computed (id, v) VALUES (1, 1)",
         "INSERT INTO relaxed VALUES (1, 0.1)",
     ] {
         run(&mut source, statement).await;
@@ -291,7 +291,7 @@ async fn tables_that_can_have_no_ledger_say_why_and_are_read() {
         "UPDATE plain SET v = v + 1",
         "INSERT INTO keyless VALUES (1, 1)",
         "UPDATE filtered SET v = 3",
-        "UPDATE generated SET v = 2",
+        "UPDATE computed SET v = 2",
         "UPDATE relaxed SET d = 0.2",
     ] {
         run(&mut source, change).await;
@@ -302,7 +302,7 @@ async fn tables_that_can_have_no_ledger_say_why_and_are_read() {
     assert_eq!(table(&check, "plain")["how"], "ledger");
     assert_read(&check, "keyless", "no key");
     assert_read(&check, "filtered", "filter");
-    assert_read(&check, "generated", "virtual");
+    assert_read(&check, "computed", "virtual");
     assert_read(&check, "relaxed", "policies");
     let text = lab.run(&["check", "--ledger"]).stdout;
     assert!(

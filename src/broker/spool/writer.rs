@@ -175,7 +175,8 @@ impl Writer {
     }
 }
 
-/// Makes a file whose first frame is durable before anything is put behind it.
+/// Makes a file whose first frame is durable before anything is put behind it, and before the file has
+/// its name: who looks at the files meanwhile sees none without it.
 fn begin(spool: &Spool, number: u64, from: &Offsets) -> io::Result<(File, u64, u64)> {
     let title = Title {
         owner: spool.owner.clone(),
@@ -183,14 +184,22 @@ fn begin(spool: &Spool, number: u64, from: &Offsets) -> io::Result<(File, u64, u
         from: from.clone(),
     };
     let title = serde_json::to_vec(&title)?;
+    let path = spool.path(number);
+    let unnamed = path.with_extension("new");
+    // A death may have left one.
+    match std::fs::remove_file(&unnamed) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = File::options()
         .create_new(true)
         .append(true)
-        .open(spool.path(number))?;
+        .open(&unnamed)?;
     let mut frame = Vec::new();
     let bytes = write_frame(&mut frame, &title)?;
     file.write_all(&frame)?;
     file.sync_all()?;
+    std::fs::rename(&unnamed, &path)?;
     File::open(&spool.dir)?.sync_all()?;
     Ok((file, number, bytes))
 }
