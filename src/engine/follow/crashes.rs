@@ -398,6 +398,11 @@ impl World {
 
     /// Carries the ledgers to the fence of a batch that is proven.
     fn carry_ledgers(&mut self, batch: &Batch, folded: &[FoldedTable]) {
+        // Without old values the driver ends all ledgers.
+        if !self.old_values {
+            self.durable.ledgers.clear();
+            return;
+        }
         for name in &batch.joined {
             if let Some(base) = self.durable.bases.get(name) {
                 let loaded = ledger_of(&self.source_at(name, base.ts));
