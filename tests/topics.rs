@@ -61,8 +61,11 @@ async fn two_topics_carry_a_migration_through_a_kill_to_its_end() {
     }
     create_feed(&lab);
     lab.write_task(&task(&lab, &["", "-b"]));
-    let precheck = lab.run(&["precheck"]);
-    assert_eq!(precheck.code, 0, "{}{}", precheck.stdout, precheck.stderr);
+    // The feed makes the topics of its dispatchers a moment after its own.
+    let precheck = wait_until("both topics are there", Duration::from_secs(90), || {
+        let precheck = lab.run(&["precheck"]);
+        (precheck.code == 0).then_some(precheck)
+    });
     let both = format!(
         "topic {0} with 4 partitions, topic {0}-b with",
         lab.database

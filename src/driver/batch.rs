@@ -116,6 +116,11 @@ impl Following {
         self.record
             .begin(target, APPLIER_SLOT, self.lease.epoch)
             .await?;
+        if before.state == FenceState::Applying {
+            // A commit that was under way when its connection was lost may still come, behind deletes that
+            // begin now: its rows would be in the way of their own images.
+            self.record.pass_workers(target, self.lease.epoch).await?;
+        }
         self.record.set_fence(target, &applying).await?;
         target.execute("COMMIT").await.map(|_| ())
     }
