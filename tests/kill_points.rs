@@ -1,6 +1,6 @@
 //! Dead at every boundary of what is durable, one after the other, on one migration under live writes.
 
-use crate::lab::{Lab, Migrating, USER, repository, run, wait_until};
+use crate::lab::{Lab, Migrating, USER, Writers, repository, run, wait_until};
 use crate::plain_sql::assert_same_rows;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -129,7 +129,7 @@ async fn inv_3_a_death_at_any_boundary_loses_nothing() {
     let (mut source, mut target) = (lab.source().await, lab.target().await);
     lab.create_shop(2_000, 11);
     lab.create_feed();
-    let mut writers = lab.start_writers(4, 200, &[]);
+    let writers = lab.start_writers(4, 200, &[]);
     for point in LOAD {
         die_at(&lab, point, &[]);
     }
@@ -151,13 +151,7 @@ async fn inv_3_a_death_at_any_boundary_loses_nothing() {
     for point in DROP {
         die_at(&lab, point, &[]);
     }
-    let mut migrating = lab.start_migrate();
-    wait_until_equal(&lab, &mut migrating);
-    writers.end();
-    lab.assert_check_equal();
-    assert_same_rows(&lab).await;
-    lab.assert_batches_equal().await;
-    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+    assert_ends_equal(&lab, writers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +176,7 @@ async fn inv_3_a_death_at_any_boundary_of_the_spool_loses_nothing() {
     let lab = Lab::new("spoolpoints").await;
     lab.create_shop(200, 3);
     let (_source, mut target) = crate::spool::hold_up(&lab, "always").await;
-    let mut writers = lab.start_writers(2, 100, &[]);
+    let writers = lab.start_writers(2, 100, &[]);
     let small = [("ROWPROOF_SPOOL_FILE", "4000")];
     for point in SPOOL {
         die_at(&lab, point, &small);
@@ -191,11 +185,16 @@ async fn inv_3_a_death_at_any_boundary_of_the_spool_loses_nothing() {
     for point in UNSPOOL {
         die_at(&lab, point, &small);
     }
+    assert_ends_equal(&lab, writers).await;
+}
+
+/// Asserts that a last start, after all deaths, ends equal: under the live writes, and at rest.
+async fn assert_ends_equal(lab: &Lab, mut writers: Writers) {
     let mut migrating = lab.start_migrate();
-    wait_until_equal(&lab, &mut migrating);
+    wait_until_equal(lab, &mut migrating);
     writers.end();
     lab.assert_check_equal();
-    assert_same_rows(&lab).await;
+    assert_same_rows(lab).await;
     lab.assert_batches_equal().await;
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());
 }

@@ -20,10 +20,8 @@ pub fn push_literal(kind: &Kind, cell: Option<&[u8]>, sql: &mut String) {
         return;
     };
     match kind {
-        Kind::Integer | Kind::Decimal | Kind::Year | Kind::Bit => match number(bytes) {
-            Some(number) => sql.push_str(number),
-            None => push_text(bytes, sql),
-        },
+        Kind::Integer | Kind::Decimal | Kind::Year | Kind::Bit => push_number(bytes, sql),
+        Kind::Enum(_) | Kind::Set(_) if kind.is_numbered() => push_number(bytes, sql),
         Kind::Float | Kind::Double => match number(bytes) {
             Some(number) => {
                 sql.push_str(number);
@@ -42,10 +40,6 @@ pub fn push_literal(kind: &Kind, cell: Option<&[u8]>, sql: &mut String) {
         }
         Kind::Binary(_) | Kind::Bytes if bytes.is_empty() => sql.push_str("''"),
         Kind::Binary(_) | Kind::Bytes => push_hex(bytes, sql),
-        Kind::Enum(_) | Kind::Set(_) if kind.is_numbered() => match number(bytes) {
-            Some(number) => sql.push_str(number),
-            None => push_text(bytes, sql),
-        },
         Kind::Json => sql.push_str(&json_literal(bytes)),
         Kind::Vector => match widened_vector(bytes) {
             Some(text) => push_text(text.as_bytes(), sql),
@@ -66,6 +60,13 @@ pub fn text_literal(bytes: &[u8]) -> String {
     let mut sql = String::with_capacity(bytes.len() + 2);
     push_text(bytes, &mut sql);
     sql
+}
+
+fn push_number(bytes: &[u8], sql: &mut String) {
+    match number(bytes) {
+        Some(number) => sql.push_str(number),
+        None => push_text(bytes, sql),
+    }
 }
 
 fn push_hex(bytes: &[u8], sql: &mut String) {

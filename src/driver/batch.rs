@@ -11,7 +11,7 @@ use crate::database::{Session, newest_fence};
 use crate::engine::{Batch, Follow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::feed::{CommitTs, FoldedRow, FoldedTable, Part};
+use crate::feed::{CommitTs, FoldedRow, FoldedTable};
 use crate::fence::{Fence, FenceRow, FenceState};
 use crate::row::Rows;
 use crate::schema::TableName;
@@ -50,9 +50,8 @@ impl Following {
             if before.w < batch.from || before.next_fence_at_least() > batch.to {
                 return Err(out_of_order(&before, batch).into());
             }
-            let keys: usize = batch.parts.iter().map(Part::keys_at_most).sum();
             let most = failpoint::size("ROWPROOF_LARGE_BATCH", ROWS_PER_TRANSACTION);
-            let whole = keys <= most && before.state == FenceState::Complete;
+            let whole = batch.keys_at_most() <= most && before.state == FenceState::Complete;
             if !whole {
                 failpoint::pass("batch-before-applying");
                 self.begin_large(target, &before, batch).await?;

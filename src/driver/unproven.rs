@@ -98,6 +98,7 @@ impl Unproven {
     /// reads both sides by key.
     pub fn of(fence: Fence, batch: Batch, catches_up: bool) -> Unproven {
         let span = (batch.floor(), batch.to);
+        let keys = batch.keys_at_most() as u64;
         let joined: BTreeSet<TableName> = batch.joined.into_iter().collect();
         let mut ledgers = LedgerStep::joining(joined.clone());
         ledgers.all_ended = batch.old_values_hidden.then_some(NO_OLD_VALUES);
@@ -108,7 +109,7 @@ impl Unproven {
             offsets: batch.offsets,
             batches: 1,
             changes: batch.changes as u64,
-            keys: batch.parts.iter().map(Part::keys_at_most).sum::<usize>() as u64,
+            keys,
             joined,
             unprovable: batch.unprovable,
             ledgers,

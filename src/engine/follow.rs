@@ -46,6 +46,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Returns how many keys the batch touched at most.
+    pub fn keys_at_most(&self) -> usize {
+        self.parts.iter().map(Part::keys_at_most).sum()
+    }
+
     /// Returns the timestamp above which the batch tells all that happened to the tables that do not
     /// join.
     pub fn floor(&self) -> CommitTs {

@@ -8,21 +8,41 @@ use crate::schema::testing::integer_table;
 fn follow() -> Follow {
     let table = Arc::new(integer_table("s", "t"));
     let followed = Followed::new(Arc::clone(&table), 10);
-    let row = FenceRow {
-        state: FenceState::Complete,
-        w: 10,
-        next_w: 10,
-        offsets: vec![0].into(),
-    };
-    Follow::new(
-        10,
-        vec![0].into(),
-        &row,
+    resumed(
+        &complete(10),
         BTreeMap::from([(table.name.clone(), followed)]),
-        Zone::default(),
+    )
+}
+
+fn complete(w: CommitTs) -> FenceRow {
+    FenceRow {
+        state: FenceState::Complete,
+        w,
+        next_w: w,
+        offsets: vec![0].into(),
+    }
+}
+
+/// Begins behind the fence of a row, which is proven.
+fn resumed(row: &FenceRow, tables: BTreeMap<TableName, Followed>) -> Follow {
+    let (offsets, zone) = (row.offsets.clone(), Zone::default());
+    Follow::new(
+        row.w,
+        offsets,
+        row,
+        tables,
+        zone,
         digest_key(),
         spill(1 << 20),
     )
+}
+
+/// Begins behind a fence with one of two tables joining from a base at 30.
+fn joining(w: CommitTs) -> Follow {
+    let mut tables = two_tables().tables;
+    let joining = tables.get_mut(&TableName::new("s", "t")).expect("it");
+    (joining.base, joining.joins) = (30, true);
+    resumed(&complete(w), tables)
 }
 
 fn insert(ts: CommitTs, id: u32) -> Message {
@@ -51,23 +71,19 @@ fn batch(follow: &mut Follow, messages: Vec<Message>) -> Batch {
     finish(follow)
 }
 
-fn row_count(batch: &Batch) -> usize {
-    batch.parts.iter().map(Part::keys_at_most).sum()
-}
-
 #[test]
 fn a_batch_reaches_to_one_below_the_watermark() {
     let batch = batch(
         &mut follow(),
         vec![insert(11, 1), insert(20, 2), Message::Watermark(20)],
     );
-    assert_eq!((batch.from, batch.to, row_count(&batch)), (10, 19, 1));
+    assert_eq!((batch.from, batch.to, batch.keys_at_most()), (10, 19, 1));
 }
 
 #[test]
 fn an_idle_feed_still_makes_fences() {
     let batch = batch(&mut follow(), vec![Message::Watermark(50)]);
-    assert_eq!((batch.to, row_count(&batch)), (49, 0));
+    assert_eq!((batch.to, batch.keys_at_most()), (49, 0));
 }
 
 #[test]
@@ -80,11 +96,11 @@ fn a_ddl_stops_its_table_after_the_rows_before_it() {
         Message::Watermark(20),
     ];
     let first = batch(&mut follow, messages);
-    assert_eq!(row_count(&first), 1);
+    assert_eq!(first.keys_at_most(), 1);
     assert_eq!(first.stopped, [TableName::new("s", "t")]);
     assert!(first.unprovable.contains_key(&TableName::new("s", "t")));
     let later = batch(&mut follow, vec![insert(21, 3), Message::Watermark(30)]);
-    assert_eq!((row_count(&later), later.stopped.len()), (0, 0));
+    assert_eq!((later.keys_at_most(), later.stopped.len()), (0, 0));
 }
 
 #[test]
@@ -116,7 +132,7 @@ fn a_created_table_is_followed_from_its_creation() {
     assert_eq!(created, BTreeSet::from([TableName::new("s", "t")]));
     follow.add_table(Arc::new(integer_table("s", "t")));
     let batch = finish(&mut follow);
-    assert_eq!((row_count(&batch), batch.stopped.len()), (1, 0));
+    assert_eq!((batch.keys_at_most(), batch.stopped.len()), (1, 0));
 }
 
 #[test]
@@ -127,15 +143,7 @@ fn inv_3_after_a_crash_within_a_batch_no_fence_is_made_before_its_end() {
         next_w: 40,
         offsets: vec![0].into(),
     };
-    let mut follow = Follow::new(
-        10,
-        vec![0].into(),
-        &row,
-        follow().tables,
-        Zone::default(),
-        digest_key(),
-        spill(1 << 20),
-    );
+    let mut follow = resumed(&row, follow().tables);
     push(&mut follow, 0, Message::Watermark(30));
     assert!(take(&mut follow, |_| true).is_none());
     push(&mut follow, 1, Message::Watermark(41));
@@ -163,7 +171,7 @@ fn a_change_that_cannot_be_carried_stops_its_table_right_before_it() {
         &mut follow,
         vec![insert(11, 1), broken, insert(13, 3), Message::Watermark(20)],
     );
-    assert_eq!(row_count(&batch), 1);
+    assert_eq!(batch.keys_at_most(), 1);
     let stop = follow.tables()[&TableName::new("s", "t")].stopped.as_ref();
     assert_eq!(stop.map(|stop| stop.at), Some(11));
 }
@@ -214,7 +222,7 @@ fn inv_1_a_refused_table_is_held_alone_and_the_rest_of_the_batch_stays() {
         Message::Watermark(30),
     ];
     let later = batch(&mut follow, messages);
-    assert_eq!((row_count(&later), later.stopped.len()), (1, 0));
+    assert_eq!((later.keys_at_most(), later.stopped.len()), (1, 0));
     assert!(later.unprovable.contains_key(&name));
     assert!(
         later.refused.is_empty(),
@@ -237,7 +245,7 @@ fn inv_3_a_table_that_the_record_says_is_stopped_is_written_no_more() {
             .chain([Message::Watermark(20)])
             .collect(),
     );
-    assert_eq!((row_count(&again), again.stopped.len()), (1, 0));
+    assert_eq!((again.keys_at_most(), again.stopped.len()), (1, 0));
 }
 
 #[test]
@@ -254,31 +262,13 @@ fn a_damaged_message_before_a_ddl_holds_its_table_before_the_ddl() {
     let stop = &batch.unprovable[&TableName::new("s", "t")];
     let letter = stop.letter.clone().expect("it is held");
     assert_eq!((stop.at, letter.commit_ts, letter.offset), (11, 12, 1));
-    assert_eq!((batch.stopped.len(), row_count(&batch)), (1, 1));
+    assert_eq!((batch.stopped.len(), batch.keys_at_most()), (1, 1));
 }
 
 #[test]
 fn inv_1_a_table_joins_at_its_base_or_later_and_takes_nothing_from_below_it() {
-    let mut tables = two_tables().tables;
     let name = TableName::new("s", "t");
-    let joining = tables.get_mut(&name).expect("it");
-    joining.base = 30;
-    joining.joins = true;
-    let row = FenceRow {
-        state: FenceState::Complete,
-        w: 20,
-        next_w: 20,
-        offsets: vec![0].into(),
-    };
-    let mut follow = Follow::new(
-        20,
-        vec![0].into(),
-        &row,
-        tables,
-        Zone::default(),
-        digest_key(),
-        spill(1 << 20),
-    );
+    let mut follow = joining(20);
     let early = vec![
         of_other(insert(15, 1)),
         insert(25, 1),
@@ -294,7 +284,7 @@ fn inv_1_a_table_joins_at_its_base_or_later_and_takes_nothing_from_below_it() {
     push(&mut follow, 6, Message::Watermark(40));
     take(&mut follow, |_| true).expect("a stretch");
     let batch = finish(&mut follow);
-    assert_eq!((batch.from, batch.to, row_count(&batch)), (20, 39, 2));
+    assert_eq!((batch.from, batch.to, batch.keys_at_most()), (20, 39, 2));
     assert_eq!(
         (batch.joined.as_slice(), batch.stopped.len()),
         (&[name][..], 0)
@@ -303,34 +293,15 @@ fn inv_1_a_table_joins_at_its_base_or_later_and_takes_nothing_from_below_it() {
 
 #[test]
 fn inv_4_a_batch_that_reaches_back_for_one_table_tells_no_more_of_the_others() {
-    let mut tables = two_tables().tables;
     let (name, other) = (TableName::new("s", "t"), TableName::new("s", "other"));
-    let joining = tables.get_mut(&name).expect("it");
-    joining.base = 30;
-    joining.joins = true;
-    let row = FenceRow {
-        state: FenceState::Complete,
-        w: 40,
-        next_w: 40,
-        offsets: vec![0].into(),
-    };
-    let zone = Zone::default();
-    let mut follow = Follow::new(
-        40,
-        vec![0].into(),
-        &row,
-        tables,
-        zone,
-        digest_key(),
-        spill(1 << 20),
-    );
+    let mut follow = joining(40);
     let messages = vec![
         of_other(insert(35, 1)),
         insert(35, 2),
         Message::Watermark(60),
     ];
     let first = batch(&mut follow, messages);
-    assert_eq!((first.from, row_count(&first)), (30, 1));
+    assert_eq!((first.from, first.keys_at_most()), (30, 1));
     assert_eq!((first.since(&name, 30), first.since(&other, 10)), (30, 40));
     push(&mut follow, 9, Message::Watermark(70));
     take(&mut follow, |_| true).expect("a stretch");
@@ -361,30 +332,12 @@ fn a_feed_that_lags_behind_garbage_collection_is_caught_up_with_in_one_stretch()
     assert!(follow.is_behind());
     take(&mut follow, |_| true).expect("a stretch");
     let batch = finish(&mut follow);
-    assert_eq!((batch.from, batch.to, row_count(&batch)), (10, 100, 2));
+    assert_eq!((batch.from, batch.to, batch.keys_at_most()), (10, 100, 2));
 }
 
 #[test]
 fn inv_4_a_claim_below_the_floor_is_discarded_like_a_row() {
-    let mut tables = two_tables().tables;
-    let joining = tables.get_mut(&TableName::new("s", "t")).expect("it");
-    (joining.base, joining.joins) = (30, true);
-    let row = FenceRow {
-        state: FenceState::Complete,
-        w: 40,
-        next_w: 40,
-        offsets: vec![0].into(),
-    };
-    let zone = Zone::default();
-    let mut follow = Follow::new(
-        40,
-        vec![0].into(),
-        &row,
-        tables,
-        zone,
-        digest_key(),
-        spill(1 << 20),
-    );
+    let mut follow = joining(40);
     // A large row was deleted, and a small one took its key; the fence at 40 has both.
     let deleted = change(35, r#"{"d":{"id":{"t":8,"f":11,"v":1}}}"#);
     let Message::Row(row) = of_other(Message::Row(deleted)) else {
@@ -396,7 +349,7 @@ fn inv_4_a_claim_below_the_floor_is_discarded_like_a_row() {
     });
     let messages = vec![claim, of_other(insert(36, 1)), Message::Watermark(60)];
     let first = batch(&mut follow, messages);
-    assert_eq!((first.from, row_count(&first)), (30, 0));
+    assert_eq!((first.from, first.keys_at_most()), (30, 0));
 }
 
 /// Begins again after a crash between the making of table `s.t` and the batch that was to tell it.
