@@ -69,9 +69,7 @@ impl LedgerStep {
             (Err(_), _) => {}
         }
     }
-}
 
-impl LedgerStep {
     /// Adds what newer batches do.
     pub fn add(&mut self, newer: LedgerStep) {
         self.joined.extend(newer.joined);
@@ -169,11 +167,16 @@ impl Journal {
         for name in &step.joined {
             begin_loaded(&mut writing, name).await?;
         }
-        for ((name, from, to), change) in &step.changes {
+        // What batches that are proven together changed in one table stands side by side, in order.
+        let changes: Vec<_> = step.changes.iter().collect();
+        for of_table in changes.chunk_by(|((one, ..), _), ((other, ..), _)| one == other) {
+            let ((name, ..), _) = of_table[0];
             for stage in [Stage::Opening, Stage::Kept] {
                 if let Some(mut entry) = entry(&mut writing, name, stage).await? {
                     let joins = stage == Stage::Kept && step.joined.contains(name);
-                    entry.carry((*from, *to), joins, change);
+                    for ((_, from, to), change) in of_table {
+                        entry.carry((*from, *to), joins, change);
+                    }
                     put(&mut writing, name, stage, &entry).await?;
                 }
             }
