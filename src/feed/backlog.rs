@@ -6,6 +6,7 @@ use crate::row::{Cells, Spool};
 use crate::schema::TableName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How many runs a full memory makes.
 const RUNS_OF_MEMORY: usize = 4;
@@ -187,7 +188,7 @@ impl Backlog {
     pub fn tables(&self) -> BTreeSet<&TableName> {
         let on_disk = self.runs.iter().flat_map(|run| &run.tables);
         on_disk
-            .chain(self.memory.iter().map(|(_, row)| &row.table))
+            .chain(self.memory.iter().map(|(_, row)| &*row.table))
             .collect()
     }
 
@@ -246,28 +247,35 @@ impl Run {
             let first = first.or_insert(position.offset);
             *first = position.offset.min(*first);
             if !run.tables.contains(&row.table) {
-                run.tables.insert(row.table.clone());
+                run.tables.insert((*row.table).clone());
             }
         }
         Ok(run)
     }
 
     fn for_each(&mut self, mut see: impl FnMut(Position, RowChange) -> Result<()>) -> Result<()> {
+        let mut table = None;
         self.spool.for_each(|row| {
-            let (position, row) = unpacked(Cells::of(row)).ok_or_else(damaged)?;
+            let (position, row) = unpacked(Cells::of(row), &mut table).ok_or_else(damaged)?;
             see(position, row)
         })
     }
 }
 
-fn unpacked(mut cells: Cells<'_>) -> Option<(Position, RowChange)> {
+/// Reads a row back; `table` is that of the row before, and becomes its own.
+fn unpacked(
+    mut cells: Cells<'_>,
+    table: &mut Option<Arc<TableName>>,
+) -> Option<(Position, RowChange)> {
     let mut next = || cells.next().flatten();
     let commit_ts = CommitTs::from_le_bytes(next()?.try_into().ok()?);
     let partition = u64::from_le_bytes(next()?.try_into().ok()?) as usize;
     let offset = i64::from_le_bytes(next()?.try_into().ok()?);
     let schema = std::str::from_utf8(next()?).ok()?;
-    let table = std::str::from_utf8(next()?).ok()?;
-    let row = RowChange::new(commit_ts, TableName::new(schema, table), next()?);
+    let name = std::str::from_utf8(next()?).ok()?;
+    let same = table.take().filter(|of| of.schema == schema && of.table == name);
+    let name = table.insert(same.unwrap_or_else(|| Arc::new(TableName::new(schema, name))));
+    let row = RowChange::new(commit_ts, Arc::clone(name), next()?);
     let row = row.with_key_only(cells.next()?.is_some());
     Some((Position { partition, offset }, row))
 }

@@ -2,8 +2,7 @@
 
 use super::part::{Digest, LastImages, Step};
 use super::{
-    Backlog, Certainty, FoldedRow, Image, LastState, Origin, Part, Position, RowChange, Zone,
-    packed_row,
+    Backlog, Certainty, FoldedRow, Image, LastState, Origin, Packer, Part, Position, RowChange, Zone,
 };
 use crate::error::Result;
 use crate::proof::{Bucket, ledger_obstacle};
@@ -63,15 +62,15 @@ pub fn fold(
         .values()
         .map(|table| Keyed::new(table, zone, digest_key))
         .collect();
-    let steps = |canonical: &mut Canonical, (position, change): &(Position, RowChange)| {
-        let place = *places.get(&change.table).filter(|_| applies(change))?;
+    let steps = |scratch: &mut Scratch, (position, change): &(Position, RowChange)| {
+        let place = *places.get(&*change.table).filter(|_| applies(change))?;
         let origin = Origin {
             commit_ts: change.commit_ts,
             position: *position,
         };
-        let steps = keyed[place].steps(change, origin, canonical);
+        let steps = keyed[place].steps(change, origin, scratch);
         Some(steps.map(|steps| (place, steps)).map_err(|what| FoldError {
-            table: change.table.clone(),
+            table: (*change.table).clone(),
             origin,
             what,
         }))
@@ -85,7 +84,7 @@ pub fn fold(
         let decoded: Vec<_> = group
             .par_iter()
             .with_min_len(GROUP_OF_THREAD)
-            .map_init(Canonical::new, steps)
+            .map_init(Scratch::default, steps)
             .collect();
         for steps in decoded.into_iter().flatten() {
             changes += 1;
@@ -170,12 +169,19 @@ impl Folding {
     }
 }
 
+/// What a thread uses again for each change that it takes apart.
+#[derive(Default)]
+struct Scratch {
+    canonical: Canonical,
+    rows: Rows,
+}
+
 /// A table whose changes are taken apart by key.
 struct Keyed {
     table: Arc<Table>,
+    packer: Packer,
     /// How many of the first columns identify a row: all of them where there is no key.
     identity: usize,
-    zone: Zone,
     kinds: Vec<Kind>,
     /// Of tables that can have a ledger.
     digest_key: Option<DigestKey>,
@@ -190,8 +196,8 @@ impl Keyed {
         let digest_key = ledger_obstacle(table).is_none().then(|| digest_key.clone());
         Keyed {
             table: Arc::clone(table),
+            packer: Packer::new(table, zone),
             identity,
-            zone,
             kinds: table.kinds(),
             digest_key,
         }
@@ -202,7 +208,7 @@ impl Keyed {
         &self,
         change: &RowChange,
         origin: Origin,
-        canonical: &mut Canonical,
+        Scratch { canonical, rows }: &mut Scratch,
     ) -> std::result::Result<(Option<Step>, Option<Step>), String> {
         let images = change.images()?;
         if let Some(after) = &images.after
@@ -217,81 +223,91 @@ impl Keyed {
             if let Some(after) = &images.after {
                 before.complete_with(after);
             }
-            let row = self.old_row(&before);
-            let key = match &row {
-                Some(row) => Cells::prefix(row.packed(0), self.identity).to_vec(),
-                None => self.key(&before)?,
-            };
-            let row = row.as_ref().map(|row| row.packed(0));
-            left = Some(self.step(key, LastState::Gone, row, origin, canonical)?);
+            let is_whole = self.pack_old(&before, rows);
+            if !is_whole {
+                self.pack_key(&before, rows)?;
+            }
+            let (packed, state) = (rows.packed(0), LastState::Gone);
+            let whole = is_whole.then_some(packed);
+            left = Some(self.step(packed, state, whole, origin, canonical)?);
         }
         let Some(after) = images.after else {
             return Ok((left, None));
         };
-        let (key, state) = match change.key_only {
-            true => (self.key(&after)?, LastState::Unread),
-            false => self.whole(&after)?,
+        let is_whole = match change.key_only {
+            true => {
+                self.pack_key(&after, rows)?;
+                false
+            }
+            false => self.pack_new(&after, rows)?,
         };
-        Ok((left, Some(self.step(key, state, None, origin, canonical)?)))
+        let packed = rows.packed(0);
+        let state = match is_whole {
+            true => LastState::Row(packed.to_vec()),
+            false => LastState::Unread,
+        };
+        let whole = is_whole.then_some(packed);
+        let taken = self.step(packed, state, whole, origin, canonical)?;
+        Ok((left, Some(taken)))
     }
 
-    /// Returns the row before a change, if it is wanted for the ledger and the feed holds all of it.
-    fn old_row(&self, image: &Image<'_>) -> Option<Rows> {
+    /// Packs the row before a change, if it is wanted for the ledger and the feed holds all of it, and
+    /// tells whether it did.
+    fn pack_old(&self, image: &Image<'_>, rows: &mut Rows) -> bool {
         let columns = self.table.columns.len();
         if self.digest_key.is_none() || image.columns() != self.table.sent_columns() {
-            return None;
+            return false;
         }
-        let mut row = Rows::new();
-        let packed = packed_row(&self.table, columns, image, self.zone, &mut row);
-        matches!(packed, Ok(Certainty::Certain)).then_some(row)
+        rows.clear();
+        matches!(
+            self.packer.pack(columns, image, rows),
+            Ok(Certainty::Certain)
+        )
     }
 
-    /// Takes the key out of an image that may lack other columns.
-    fn key(&self, image: &Image<'_>) -> std::result::Result<Vec<u8>, String> {
-        let mut key = Rows::new();
-        let packed = packed_row(&self.table, self.identity, image, self.zone, &mut key);
+    /// Packs the key of an image that may lack other columns.
+    fn pack_key(&self, image: &Image<'_>, rows: &mut Rows) -> std::result::Result<(), String> {
+        rows.clear();
+        let packed = self.packer.pack(self.identity, image, rows);
         let certainty = packed.map_err(|what| match image.columns() < self.table.sent_columns() {
             true => format!("{what}, which holds TiCDC's handle key only: rowproof needs another"),
             false => what,
         });
         match certainty? {
-            Certainty::Certain => Ok(key.packed(0).to_vec()),
+            Certainty::Certain => Ok(()),
             Certainty::Doubtful { why, .. } => Err(doubtful_key(&why)),
         }
     }
 
-    /// Takes the key and the row out of an image that has all columns.
-    fn whole(&self, image: &Image<'_>) -> std::result::Result<(Vec<u8>, LastState), String> {
-        let (mut rows, columns) = (Rows::new(), self.table.columns.len());
-        let certainty = packed_row(&self.table, columns, image, self.zone, &mut rows)?;
-        let row = rows.packed(0);
-        let key = Cells::prefix(row, self.identity).to_vec();
-        let state = match certainty {
-            Certainty::Certain => LastState::Row(row.to_vec()),
-            Certainty::Doubtful { first, why } if first < self.identity => {
-                return Err(doubtful_key(&why));
-            }
-            Certainty::Doubtful { .. } => LastState::Unread,
-        };
-        Ok((key, state))
+    /// Packs the row of an image that has all columns, and tells whether all of it is certain. Its key
+    /// always is.
+    fn pack_new(&self, image: &Image<'_>, rows: &mut Rows) -> std::result::Result<bool, String> {
+        rows.clear();
+        match self.packer.pack(self.table.columns.len(), image, rows)? {
+            Certainty::Certain => Ok(true),
+            Certainty::Doubtful { first, why } if first < self.identity => Err(doubtful_key(&why)),
+            Certainty::Doubtful { .. } => Ok(false),
+        }
     }
 
-    /// Makes the step by which a row came, or `left` went, under a key.
+    /// Makes the step by which a row came or went; of `packed` at least the key is certain, and all of it
+    /// if it is `whole`.
     fn step(
         &self,
-        key: Vec<u8>,
+        packed: &[u8],
         state: LastState,
-        left: Option<&[u8]>,
+        whole: Option<&[u8]>,
         origin: Origin,
         canonical: &mut Canonical,
     ) -> std::result::Result<Step, String> {
+        let key = Cells::prefix(packed, self.identity);
         let (canonical, digest) = self
-            .canonical_key(&key, state.row().or(left), canonical)
+            .canonical_key(key, whole, canonical)
             .map_err(|error| error.to_string())?;
         Ok(Step {
             canonical,
             row: FoldedRow {
-                key,
+                key: key.to_vec(),
                 state,
                 is_new: false,
                 origin,

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// The flag of columns whose charset is binary: their strings are escaped, see [`unescape`].
 const FLAG_BINARY: u64 = 1;
@@ -28,45 +29,70 @@ pub enum Certainty {
     },
 }
 
-/// Appends the row of an image to `rows`, in the layout of `table`, times in UTC.
-///
-/// `columns` limits how many of the first columns are taken: all of them, or only the key. A cell
-/// that is doubtful has no meaning.
-///
-/// # Errors
-/// With the name of the column and what is wrong, never with its value (INV-7).
-pub fn packed_row(
-    table: &Table,
-    columns: usize,
-    image: &Image<'_>,
+/// Makes rows in the layout of a table from its images in the feed.
+#[derive(Debug)]
+pub struct Packer {
+    table: Arc<Table>,
+    /// Where each column stands in an image of the whole row.
+    places: Vec<usize>,
     zone: Zone,
-    rows: &mut Rows,
-) -> Result<Certainty, String> {
-    let mut certainty = Certainty::Certain;
-    for (place, column) in table.columns[..columns].iter().enumerate() {
-        // TiCDC sends no virtual columns, and the target computes its own.
-        if column.is_virtual() {
-            rows.push_cell(None);
-            continue;
+}
+
+impl Packer {
+    /// Makes a packer for images whose TIMESTAMP values are in this zone.
+    pub fn new(table: &Arc<Table>, zone: Zone) -> Packer {
+        let sent = |column: &&Column| !column.is_virtual();
+        let sent = table.columns.iter().filter(sent);
+        let sent: Vec<&str> = sent.map(|column| column.name.as_str()).collect();
+        let before = |name: &str| sent.iter().filter(|other| **other < name).count();
+        Packer {
+            table: Arc::clone(table),
+            places: table.columns.iter().map(|of| before(&of.name)).collect(),
+            zone,
         }
-        let value = image
-            .get(&column.name)
-            .ok_or_else(|| format!("column {} is missing in the message", column.name))?;
-        let cell = match doubt(column, value, zone) {
-            None => cell(column, value, zone)
-                .map_err(|expected| format!("column {} does not hold {expected}", column.name))?,
-            Some(why) => {
-                if certainty == Certainty::Certain {
-                    let why = format!("column {} holds {why}", column.name);
-                    certainty = Certainty::Doubtful { first: place, why };
-                }
-                None
-            }
-        };
-        rows.push_cell(cell.as_deref());
     }
-    rows.end_row();
-    Ok(certainty)
+
+    /// Appends the row of an image to `rows`, times in UTC.
+    ///
+    /// `columns` limits how many of the first columns are taken: all of them, or only the key. A cell
+    /// that is doubtful has no meaning.
+    ///
+    /// # Errors
+    /// With the name of the column and what is wrong, never with its value (INV-7).
+    pub fn pack(
+        &self,
+        columns: usize,
+        image: &Image<'_>,
+        rows: &mut Rows,
+    ) -> Result<Certainty, String> {
+        let mut certainty = Certainty::Certain;
+        let columns = self.table.columns[..columns].iter().zip(&self.places);
+        for (place, (column, place_sent)) in columns.enumerate() {
+            // TiCDC sends no virtual columns, and the target computes its own.
+            if column.is_virtual() {
+                rows.push_cell(None);
+                continue;
+            }
+            let value = image
+                .get(&column.name, *place_sent)
+                .ok_or_else(|| format!("column {} is missing in the message", column.name))?;
+            let cell = match doubt(column, value, self.zone) {
+                None => cell(column, value, self.zone).map_err(|expected| {
+                    format!("column {} does not hold {expected}", column.name)
+                })?,
+                Some(why) => {
+                    if certainty == Certainty::Certain {
+                        let why = format!("column {} holds {why}", column.name);
+                        certainty = Certainty::Doubtful { first: place, why };
+                    }
+                    None
+                }
+            };
+            rows.push_cell(cell.as_deref());
+        }
+        rows.end_row();
+        Ok(certainty)
+    }
 }
 
 /// Returns why a value cannot be told from the message, if it cannot.
@@ -329,7 +355,9 @@ mod tests {
             let table = table(TableName::new("s", "t"), columns, Vec::new());
             if let Ok(value) = serde_json::from_str(&json) {
                 let value = ColumnValue { type_code, flags, value: Some(value) };
-                let _ = packed_row(&table, 1, &Image::from_iter([("c".into(), value)]), Zone::default(), &mut Rows::new());
+                let image = Image::from_iter([("c".into(), value)]);
+                let packer = Packer::new(&Arc::new(table), Zone::default());
+                let _ = packer.pack(1, &image, &mut Rows::new());
             }
         }
     }

@@ -21,7 +21,7 @@ pub use backlog::{Backlog, Origin, Position, Spill};
 pub use compression::decompressed;
 pub use damaged::rows_without_values;
 pub use fold::{FoldError, Folded, fold};
-pub use image::{Certainty, packed_row};
+pub use image::{Certainty, Packer};
 pub use offsets::Offsets;
 pub use open_protocol::{
     Claim, ColumnValue, Ddl, Image, Images, Message, RECORD_BYTES_MAX, RowChange, decode,

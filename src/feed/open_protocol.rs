@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// The version of the framing that TiCDC writes.
 const VERSION: u64 = 1;
@@ -63,8 +64,8 @@ impl Message {
 pub struct RowChange {
     /// The timestamp at which the transaction committed.
     pub commit_ts: CommitTs,
-    /// The table, in the source's case.
-    pub table: TableName,
+    /// The table, in the source's case; one name for all changes of a record.
+    pub table: Arc<TableName>,
     /// Whether the images lack columns beside those of TiCDC's handle key.
     pub key_only: bool,
     value: Box<[u8]>,
@@ -81,10 +82,10 @@ pub struct Claim {
 
 impl RowChange {
     /// Makes a change from its parts.
-    pub fn new(commit_ts: CommitTs, table: TableName, value: &[u8]) -> Self {
+    pub fn new(commit_ts: CommitTs, table: impl Into<Arc<TableName>>, value: &[u8]) -> Self {
         RowChange {
             commit_ts,
-            table,
+            table: table.into(),
             key_only: false,
             value: value.into(),
         }
@@ -123,7 +124,7 @@ impl RowChange {
 
     /// Returns the bytes that the change takes while it waits.
     pub fn byte_len(&self) -> usize {
-        self.value.len() + self.table.schema.len() + self.table.table.len() + size_of::<Self>()
+        self.value.len() + size_of::<Self>()
     }
 }
 
@@ -167,7 +168,14 @@ impl<'a> Image<'a> {
     }
 
     /// Returns the value of a column; if no name is the same, of one that differs in case only.
-    pub fn get(&self, name: &str) -> Option<&ColumnValue<'a>> {
+    ///
+    /// It is looked for first at the place where it stands in an image of the whole row.
+    pub fn get(&self, name: &str, place: usize) -> Option<&ColumnValue<'a>> {
+        if let Some((Name(other), value)) = self.0.get(place)
+            && other == name
+        {
+            return Some(value);
+        }
         let place = match self.place(name) {
             Ok(place) => place,
             Err(_) => self
@@ -196,6 +204,9 @@ impl<'a> FromIterator<(Cow<'a, str>, ColumnValue<'a>)> for Image<'a> {
     fn from_iter<I: IntoIterator<Item = (Cow<'a, str>, ColumnValue<'a>)>>(columns: I) -> Self {
         let columns = columns.into_iter();
         let mut columns: Vec<_> = columns.map(|(name, value)| (Name(name), value)).collect();
+        if columns.is_sorted_by(|a, b| a.0 < b.0) {
+            return Image(columns);
+        }
         // Of names that come twice the last one counts, as everywhere in JSON.
         columns.reverse();
         columns.sort_by(|a, b| a.0.cmp(&b.0));
@@ -216,7 +227,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Image<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Image<'de>, A::Error> {
-                let mut columns = Vec::with_capacity(COLUMNS_USUAL);
+                let mut columns: Vec<(Cow<'de, str>, ColumnValue<'de>)> =
+                    Vec::with_capacity(COLUMNS_USUAL);
                 while let Some((Name(name), value)) = map.next_entry()? {
                     columns.push((name, value));
                 }
@@ -246,17 +258,31 @@ pub struct ColumnValue<'a> {
 }
 
 #[derive(Deserialize)]
-struct MessageKey {
+struct MessageKey<'a> {
     ts: CommitTs,
-    #[serde(default)]
-    scm: String,
-    #[serde(default)]
-    tbl: String,
+    #[serde(borrow, default)]
+    scm: Cow<'a, str>,
+    #[serde(borrow, default)]
+    tbl: Cow<'a, str>,
     t: u8,
     #[serde(default)]
     ohk: bool,
     #[serde(default)]
     ccl: String,
+}
+
+impl MessageKey<'_> {
+    /// Returns the table, as the message before in the record if that was of the same one.
+    fn table(&self, before: Option<&Message>) -> Arc<TableName> {
+        match before {
+            Some(Message::Row(row))
+                if row.table.schema == self.scm && row.table.table == self.tbl =>
+            {
+                Arc::clone(&row.table)
+            }
+            _ => Arc::new(TableName::new(&*self.scm, &*self.tbl)),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -325,7 +351,7 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Message>, &'static str> {
         values = rest;
         let value = decompressed(value, room)?;
         room -= value.len();
-        messages.push(decode_one(key, &value)?);
+        messages.push(decode_one(key, &value, messages.last())?);
     }
     if values.is_empty() {
         Ok(messages)
@@ -334,12 +360,16 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Message>, &'static str> {
     }
 }
 
-fn decode_one(key: &[u8], value: &[u8]) -> Result<Message, &'static str> {
-    let key: MessageKey = serde_json::from_slice(key).map_err(|_| "a key is not valid")?;
+/// Decodes a message that comes behind another one of the record.
+fn decode_one(
+    key: &[u8],
+    value: &[u8],
+    before: Option<&Message>,
+) -> Result<Message, &'static str> {
+    let key: MessageKey<'_> = serde_json::from_slice(key).map_err(|_| "a key is not valid")?;
     match key.t {
         ROW => {
-            let table = TableName::new(key.scm, key.tbl);
-            let row = RowChange::new(key.ts, table, &as_utf8(value));
+            let row = RowChange::new(key.ts, key.table(before), &as_utf8(value));
             // The new architecture writes `"ohk":false` beside `ccl`.
             Ok(match key.ccl {
                 location if location.is_empty() => Message::Row(row.with_key_only(key.ohk)),
@@ -353,7 +383,7 @@ fn decode_one(key: &[u8], value: &[u8]) -> Result<Message, &'static str> {
             let ddl: DdlValue = serde_json::from_slice(value).map_err(|_| "a DDL is not valid")?;
             Ok(Message::Ddl(Ddl {
                 commit_ts: key.ts,
-                table: TableName::new(key.scm, key.tbl),
+                table: TableName::new(&*key.scm, &*key.tbl),
                 query: ddl.q,
                 action: ddl.t,
             }))
@@ -396,11 +426,11 @@ pub(super) struct RowKey {
 impl RowKey {
     /// Reads a key; none if it is not that of a row which came whole.
     pub fn read(key: &[u8]) -> Option<RowKey> {
-        let key: MessageKey = serde_json::from_slice(key).ok()?;
+        let key: MessageKey<'_> = serde_json::from_slice(key).ok()?;
         let whole = key.t == ROW && !key.ohk && key.ccl.is_empty() && !key.tbl.is_empty();
         whole.then(|| RowKey {
             commit_ts: key.ts,
-            table: TableName::new(key.scm, key.tbl),
+            table: TableName::new(&*key.scm, &*key.tbl),
         })
     }
 }
@@ -472,7 +502,7 @@ pub mod tests {
         let after = first.images().expect("an insert").after.expect("an image");
         assert_eq!(
             after
-                .get("id")
+                .get("id", 0)
                 .and_then(|id| id.value)
                 .map(|value| value.get()),
             Some("9007199254740993")
@@ -483,7 +513,7 @@ pub mod tests {
             second
                 .before
                 .expect("an image")
-                .get("id")
+                .get("id", 0)
                 .is_some_and(|id| id.value.is_none())
         );
     }

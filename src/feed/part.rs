@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::proof::{Bucket, Ledger, ledger_obstacle};
 use crate::row::{Cells, RowDigest, Spool};
 use crate::schema::Table;
+use foldhash::fast::RandomState;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -218,7 +219,7 @@ impl Step {
 
 /// The last step of each key, whatever the order in which steps come.
 #[derive(Debug)]
-pub(super) struct LastImages(Vec<HashMap<Vec<u8>, Touched>>);
+pub(super) struct LastImages(Vec<HashMap<Vec<u8>, Touched, RandomState>>);
 
 /// The last step of a key, and of its first one the time, the rank and the digest.
 #[derive(Debug)]
@@ -272,7 +273,7 @@ const NO_NEW_IMAGE: &str = "the feed did not hold the whole row that a change le
 impl LastImages {
     /// Begins with no key in any of `count` tables.
     pub(super) fn new(count: usize) -> Self {
-        LastImages((0..count).map(|_| HashMap::new()).collect())
+        LastImages((0..count).map(|_| HashMap::default()).collect())
     }
 
     pub(super) fn add(&mut self, table: usize, step: Step) {
