@@ -17,6 +17,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct BaseDesk {
     looked: Option<Instant>,
+    /// Whether there was something to do when it was looked.
+    called: bool,
     /// Tables whose bases a crash interrupted.
     begun: Vec<TableName>,
     loading: Option<JoinHandle<Result<Vec<BaseEnd>>>>,
@@ -28,10 +30,29 @@ impl BaseDesk {
     pub fn new(begun: Vec<TableName>, stop: &CancellationToken) -> BaseDesk {
         BaseDesk {
             looked: None,
+            called: false,
             begun,
             loading: None,
             stop: stop.child_token(),
         }
+    }
+
+    /// Tells whether there is something to take up, for which no batch may be under way.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn is_called(&mut self, following: &Following) -> Result<bool> {
+        if !self.called && self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            self.looked = Some(Instant::now());
+            self.called = match &self.loading {
+                Some(loading) => loading.is_finished(),
+                None => {
+                    let asked = following.journal.base_requests().await?;
+                    !self.begun.is_empty() || !asked.is_empty()
+                }
+            };
+        }
+        Ok(self.called)
     }
 
     /// Takes up what is asked for, and tells whether a base is loaded, so that following must begin
@@ -40,10 +61,7 @@ impl BaseDesk {
     /// # Errors
     /// If the work on a base is stopped, or the lease lost.
     pub async fn look(&mut self, following: &Following, follow: &mut Follow) -> Result<bool> {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-            return Ok(false);
-        }
-        self.looked = Some(Instant::now());
+        self.called = false;
         match &self.loading {
             Some(loading) if loading.is_finished() => {
                 let ends = match self.finish().await {

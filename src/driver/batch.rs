@@ -1,21 +1,22 @@
-//! Applying a batch: what it did to each key is written, and the fence moves with it.
+//! Writing a batch: what it did to each key is written, and the fence moves with it.
 
+use super::applier::APPLIER_SLOT;
 use super::copies::{Adjustment, Wanted};
 use super::crew::{Crew, Statement};
-use super::follow::{APPLIER_SLOT, Following};
 use super::held::Obstacle;
-use super::link::Link;
+use super::lease::Lease;
+use super::link::{Link, Links};
 use super::sourced::Sourced;
 use crate::apply::{delete_keys, insert_rows};
-use crate::database::{Session, newest_fence};
-use crate::engine::{Batch, Follow};
+use crate::database::{Record, Session, newest_fence};
+use crate::engine::{Batch, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::feed::{CommitTs, FoldedRow, FoldedTable};
 use crate::fence::{Fence, FenceRow, FenceState};
-use crate::row::Rows;
+use crate::row::{DigestKey, Rows};
 use crate::schema::TableName;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The rows up to which a batch is one transaction, so that readers of the target always see a
 /// state that the source had. A batch of more is catching up, and is written by a crew.
@@ -24,21 +25,36 @@ pub const ROWS_PER_TRANSACTION: usize = 20_000;
 /// The bytes of rows of the source that are held before they are written (INV-8).
 const PIECE_BYTES: usize = 8 << 20;
 
-impl Following {
-    /// Applies a batch and returns its fence. After a fault it is called again: the fence row says
+/// Writes batches to the target.
+#[derive(Debug)]
+pub struct BatchWriter {
+    /// The task's name.
+    pub task: String,
+    /// rowproof's record on the target.
+    pub record: Record,
+    /// The key of the row digests.
+    pub digest_key: DigestKey,
+    /// The lease under which rows are written.
+    pub lease: Lease,
+}
+
+/// The tables that are stopped, and why.
+type Stops = BTreeMap<TableName, Stop>;
+
+impl BatchWriter {
+    /// Writes a batch and returns its fence. After a fault it is called again: the fence row says
     /// whether the batch is in.
     ///
     /// Rows of suspects are deleted whatever the feed says of them, and inserted one by one, so that the
     /// one that is refused is known.
     pub(super) async fn apply(
         &self,
-        follow: &Follow,
         batch: &mut Batch,
-        links: &mut (Link, Link),
+        links: &mut Links,
         crew: &mut Crew,
         suspects: &BTreeSet<TableName>,
     ) -> std::result::Result<Fence, Obstacle> {
-        let (source, target) = (&mut links.0, links.1.session().await?);
+        let (source, target) = (&mut links.source, links.target.session().await?);
         let complete = FenceRow {
             state: FenceState::Complete,
             w: batch.to,
@@ -68,16 +84,14 @@ impl Following {
                 new_keys: batch.knows_new_keys(&before),
                 suspects,
             };
-            self.write(follow, batch, (source, target, crew), trust)
-                .await?;
-            for name in &batch.joined {
-                let followed = &follow.tables()[name];
+            self.write(batch, (source, target, crew), trust).await?;
+            for followed in &batch.joined {
                 self.record
                     .join_followed(target, &followed.table, followed.base)
                     .await?;
             }
             for name in &batch.stopped {
-                if let Some(stop) = &follow.tables()[name].stopped {
+                if let Some(stop) = batch.unprovable.get(name) {
                     self.record.stop_followed(target, name, stop).await?;
                 }
             }
@@ -89,7 +103,7 @@ impl Following {
                 failpoint::pass("base-joined");
             }
         }
-        let (row, fence) = newest_fence(target, &self.task.name)
+        let (row, fence) = newest_fence(target, &self.task)
             .await?
             .ok_or_else(no_fence)?;
         failpoint::pass("batch-fence-read");
@@ -132,7 +146,6 @@ impl Following {
     /// key stands in the open one. Nothing is written of the tables that were refused.
     async fn write(
         &self,
-        follow: &Follow,
         batch: &mut Batch,
         (source, target, mut crew): (&mut Link, &mut Session, Option<&mut Crew>),
         trust: Trust<'_>,
@@ -152,9 +165,8 @@ impl Following {
                 // What was found for the deletes serves the inserts too, unless there are several
                 // parts: only one of them is in memory.
                 if step == Step::Delete || !in_memory {
-                    keyless = self
-                        .adjustments(follow, batch.to, &tables, source, target)
-                        .await?;
+                    let end = (batch.to, &batch.unprovable);
+                    keyless = self.adjustments(end, &tables, source, target).await?;
                 }
                 let of_copies = step.of_copies(&keyless, &tables);
                 let of_keys = step.of_keys(&tables, trust);
@@ -163,8 +175,8 @@ impl Following {
                 }
                 if step == Step::Insert {
                     for folded in tables.iter().filter(|of| of.table.key_len > 0) {
-                        self.copy_sourced(follow, batch.to, folded, source, target)
-                            .await?;
+                        let end = (batch.to, &batch.unprovable);
+                        copy_sourced(end, folded, source, target).await?;
                     }
                 }
                 match &mut crew {
@@ -189,48 +201,21 @@ impl Following {
     }
 }
 
-impl Following {
-    /// Writes the rows of which the feed does not hold the image, as the source shows them.
-    async fn copy_sourced(
-        &self,
-        follow: &Follow,
-        to: CommitTs,
-        folded: &FoldedTable,
-        source: &mut Link,
-        target: &mut Session,
-    ) -> std::result::Result<(), Obstacle> {
-        let Some(sourced) = Sourced::of(follow, to, folded)? else {
-            return Ok(());
-        };
-        for keys in sourced.lookups() {
-            match copy_lookup(&sourced, keys, source, target, folded).await {
-                Ok(()) => {}
-                // Nothing that is written of this table is called equal any more.
-                Err(obstacle) if sourced.is_past_its_end(&obstacle.error) => {
-                    source.reset();
-                    return Ok(());
-                }
-                Err(obstacle) => return Err(obstacle),
-            }
-        }
-        Ok(())
-    }
-
+impl BatchWriter {
     /// Finds what brings the copies of touched rows in tables without a key to the source's number
-    /// at the end of the batch, or at the end of following. The applier's slot is held, which keeps
+    /// at the end of the batch, or where the table is stopped. The applier's slot is held, which keeps
     /// repairs away between counting and writing.
     async fn adjustments(
         &self,
-        follow: &Follow,
-        to: CommitTs,
+        (to, stops): (CommitTs, &Stops),
         tables: &[FoldedTable],
         source: &mut Link,
         target: &mut Session,
     ) -> std::result::Result<Vec<Adjustment>, Obstacle> {
         let mut adjustments = Vec::new();
         for folded in tables.iter().filter(|folded| folded.table.key_len == 0) {
-            let stop = &follow.tables()[&folded.table.name].stopped;
-            let at = stop.as_ref().map_or(to, |stop| stop.at.min(to));
+            let stop = stops.get(&folded.table.name);
+            let at = stop.map_or(to, |stop| stop.at.min(to));
             let rows = folded.rows.iter().map(|row| row.key.as_slice());
             let wanted = Wanted::new(&folded.table, &self.digest_key, rows)?;
             let source = source.session().await?;
@@ -251,6 +236,30 @@ impl Following {
         }
         Ok(adjustments)
     }
+}
+
+/// Writes the rows of which the feed does not hold the image, as the source shows them.
+async fn copy_sourced(
+    (to, stops): (CommitTs, &Stops),
+    folded: &FoldedTable,
+    source: &mut Link,
+    target: &mut Session,
+) -> std::result::Result<(), Obstacle> {
+    let Some(sourced) = Sourced::of(stops.get(&folded.table.name), to, folded)? else {
+        return Ok(());
+    };
+    for keys in sourced.lookups() {
+        match copy_lookup(&sourced, keys, source, target, folded).await {
+            Ok(()) => {}
+            // Nothing that is written of this table is called equal any more.
+            Err(obstacle) if sourced.is_past_its_end(&obstacle.error) => {
+                source.reset();
+                return Ok(());
+            }
+            Err(obstacle) => return Err(obstacle),
+        }
+    }
+    Ok(())
 }
 
 async fn copy_lookup(

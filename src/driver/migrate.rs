@@ -1,8 +1,9 @@
 //! The migration from beginning to end, resumable at any moment.
 
+use super::applier::APPLIER_SLOT;
 use super::chunk_read::Spare;
 use super::crew::Crew;
-use super::follow::{APPLIER_SLOT, Ended, Following};
+use super::follow::{Ended, Following};
 use super::lease::{Lease, StateLock};
 use super::link::Links;
 use super::load::Load;
@@ -545,7 +546,6 @@ impl Run {
             status: self.status.clone(),
             lease,
             spooling: spooling.clone(),
-            proofs: jobs,
             stop: stop.clone(),
         };
         let watcher = tokio::spawn(stop_when_reached(self.status.clone(), until, stop.clone()));
@@ -556,7 +556,8 @@ impl Run {
             stop.cancel();
             result
         };
-        let (followed, proven) = tokio::join!(following.run(feed, follow, &offsets, begun), prover);
+        let (followed, proven) =
+            tokio::join!(following.run(feed, follow, &offsets, begun, jobs), prover);
         watcher.abort();
         proven.and(followed)
     }

@@ -1,6 +1,7 @@
 //! The driver: carries out what the machines decide, against the real servers.
 
 mod adopt;
+mod applier;
 mod base_desk;
 mod batch;
 mod check;
@@ -21,6 +22,7 @@ mod old_values;
 mod opening;
 mod pace;
 mod parted;
+mod pipeline;
 mod policy;
 mod precheck;
 mod prove;

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// The bytes of records that are read ahead of the applier; a larger one comes alone (INV-8).
-const BYTES_AHEAD: u32 = 32 << 20;
+const BYTES_AHEAD: u32 = 16 << 20;
 
 /// What the feed brought, and its share of what may be read ahead.
 pub type Ahead = (FeedEvent, OwnedSemaphorePermit);

@@ -1,8 +1,8 @@
 //! Applying repairs: under a lock that keeps the applier away, with the source read anew.
 
+use super::applier::APPLIER_SLOT;
 use super::chunk_read::{Moment, cell_failure};
 use super::copies::{Adjustment, Wanted};
-use super::follow::APPLIER_SLOT;
 use super::link::Links;
 use crate::apply::{delete_keys, insert_rows, lookup_condition};
 use crate::chunk::CHUNK_BYTES_MAX;

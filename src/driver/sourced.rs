@@ -10,7 +10,7 @@
 
 use crate::apply::lookup_condition;
 use crate::database::{Select, source_scan};
-use crate::engine::Follow;
+use crate::engine::Stop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, FoldedTable, LastState};
 use crate::row::{Canonical, Cells, Kind, Rows};
@@ -32,13 +32,13 @@ pub struct Sourced<'a> {
 }
 
 impl<'a> Sourced<'a> {
-    /// Names the keys that must be read at the end of a batch, or at the end of following; none if
-    /// there are none.
+    /// Names the keys that must be read at the end of a batch, or where the table has been stopped; none
+    /// if there are none.
     ///
     /// # Errors
     /// If a key is no value of its columns' types.
     pub fn of(
-        follow: &Follow,
+        stop: Option<&Stop>,
         to: CommitTs,
         folded: &'a FoldedTable,
     ) -> Result<Option<Sourced<'a>>> {
@@ -49,7 +49,6 @@ impl<'a> Sourced<'a> {
         if keys.is_empty() {
             return Ok(None);
         }
-        let stop = &follow.tables()[&table.name].stopped;
         let kinds = key_kinds(table);
         let mut canonical = Canonical::new();
         let mut canonical_keys = HashSet::with_capacity(keys.len());
@@ -58,7 +57,7 @@ impl<'a> Sourced<'a> {
         }
         Ok(Some(Sourced {
             table,
-            at: stop.as_ref().map_or(to, |stop| stop.at.min(to)),
+            at: stop.map_or(to, |stop| stop.at.min(to)),
             stopped: stop.is_some(),
             keys,
             canonical_keys,

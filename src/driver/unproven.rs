@@ -99,7 +99,8 @@ impl Unproven {
     pub fn of(fence: Fence, batch: Batch, catches_up: bool) -> Unproven {
         let span = (batch.floor(), batch.to);
         let keys = batch.keys_at_most() as u64;
-        let joined: BTreeSet<TableName> = batch.joined.into_iter().collect();
+        let joined = batch.joined.iter().map(|of| of.table.name.clone());
+        let joined: BTreeSet<TableName> = joined.collect();
         let mut ledgers = LedgerStep::joining(joined.clone());
         ledgers.all_ended = batch.old_values_hidden.then_some(NO_OLD_VALUES);
         let mut unproven = Unproven {

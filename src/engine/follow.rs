@@ -37,7 +37,7 @@ pub struct Batch {
     pub stopped: Vec<TableName>,
     /// The tables that are brought from their fresh bases to the fence by this batch; to be recorded
     /// in its transaction, before what it stops.
-    pub joined: Vec<TableName>,
+    pub joined: Vec<Followed>,
     /// The tables that the target refused: of what the batch did to them nothing is written.
     pub refused: BTreeSet<TableName>,
     /// All tables that are stopped, and why: what the source shows of them at the end of the batch
@@ -59,10 +59,15 @@ impl Batch {
 
     /// Returns the timestamp above which the batch tells all that happened to a table with this base.
     pub fn since(&self, name: &TableName, base: CommitTs) -> CommitTs {
-        match self.joined.contains(name) {
+        match self.joined.iter().any(|of| of.table.name == *name) {
             true => base,
             false => base.max(self.floor),
         }
+    }
+
+    fn refuse(&mut self, name: &TableName, stop: Stop) {
+        self.refused.insert(name.clone());
+        self.unprovable.insert(name.clone(), stop);
     }
 
     /// Tells whether the target surely holds no row under the keys that are new in this batch
@@ -346,22 +351,34 @@ impl Follow {
     }
 
     /// Holds a table whose rows in this batch the target refuses for good, `letter` among them. The
-    /// batch is then applied without them, and is as exact as before for all other tables.
-    pub fn hold(&mut self, batch: &mut Batch, name: &TableName, reason: &str, letter: Origin) {
+    /// batch is then applied without them, and is as exact as before for all other tables. So is the
+    /// `next` one, if that is folded already.
+    pub fn hold(
+        &mut self,
+        batch: &mut Batch,
+        next: Option<&mut Batch>,
+        name: &TableName,
+        reason: &str,
+        letter: Origin,
+    ) {
         let base = self.tables.get(name).map_or(0, |followed| followed.base);
         let letter = Letter::of(letter, &batch.offsets);
         let stop = Stop::held(batch.since(name, base), reason, letter);
-        self.stop_again(name, stop, &mut batch.stopped);
-        batch.refused.insert(name.clone());
-        batch.unprovable = self.unprovable();
+        self.stop_again(name, stop.clone(), &mut batch.stopped);
+        if let Some(next) = next {
+            // What would stop it later is not reached any more.
+            next.stopped.retain(|other| other != name);
+            next.refuse(name, stop.clone());
+        }
+        batch.refuse(name, stop);
     }
 
-    fn join(&mut self) -> Vec<TableName> {
-        let joining = self.tables.iter_mut().filter(|(_, of)| of.joins);
+    fn join(&mut self) -> Vec<Followed> {
+        let joining = self.tables.values_mut().filter(|of| of.joins);
         joining
-            .map(|(name, followed)| {
+            .map(|followed| {
                 followed.joins = false;
-                name.clone()
+                followed.clone()
             })
             .collect()
     }

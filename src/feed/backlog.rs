@@ -273,7 +273,9 @@ fn unpacked(
     let offset = i64::from_le_bytes(next()?.try_into().ok()?);
     let schema = std::str::from_utf8(next()?).ok()?;
     let name = std::str::from_utf8(next()?).ok()?;
-    let same = table.take().filter(|of| of.schema == schema && of.table == name);
+    let same = table
+        .take()
+        .filter(|of| of.schema == schema && of.table == name);
     let name = table.insert(same.unwrap_or_else(|| Arc::new(TableName::new(schema, name))));
     let row = RowChange::new(commit_ts, Arc::clone(name), next()?);
     let row = row.with_key_only(cells.next()?.is_some());

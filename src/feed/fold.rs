@@ -2,7 +2,8 @@
 
 use super::part::{Digest, LastImages, Step};
 use super::{
-    Backlog, Certainty, FoldedRow, Image, LastState, Origin, Packer, Part, Position, RowChange, Zone,
+    Backlog, Certainty, FoldedRow, Image, LastState, Origin, Packer, Part, Position, RowChange,
+    Zone,
 };
 use crate::error::Result;
 use crate::proof::{Bucket, ledger_obstacle};

@@ -361,11 +361,7 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Message>, &'static str> {
 }
 
 /// Decodes a message that comes behind another one of the record.
-fn decode_one(
-    key: &[u8],
-    value: &[u8],
-    before: Option<&Message>,
-) -> Result<Message, &'static str> {
+fn decode_one(key: &[u8], value: &[u8], before: Option<&Message>) -> Result<Message, &'static str> {
     let key: MessageKey<'_> = serde_json::from_slice(key).map_err(|_| "a key is not valid")?;
     match key.t {
         ROW => {

@@ -9,6 +9,7 @@ use crate::proof::Ledger;
 use crate::row::Cells;
 use crate::schema::testing::integer_table;
 use fastrand::Rng;
+use std::collections::VecDeque;
 
 /// The tables; the target refuses some rows of the first.
 const TABLES: [&str; 3] = ["a", "b", "c"];
@@ -275,6 +276,8 @@ impl World {
         let (mut follow, mut offset) = self.start();
         let loaded = |world: &World| world.durable.bases.values().filter(|of| of.loaded).count();
         let mut before = loaded(self);
+        // The batches that are folded and not yet applied.
+        let mut folded = VecDeque::new();
         for _ in 0..self.random.usize(1..60) {
             self.commit();
             if self.random.u32(..4) == 0 {
@@ -299,8 +302,13 @@ impl World {
                 offset += 1;
             }
             if follow.take_stretch(|_| true).expect("readable").is_some() {
-                let batch = follow.batch().expect("readable").expect("a batch");
-                if self.apply(&mut follow, batch) {
+                folded.push_back(follow.batch().expect("readable").expect("a batch"));
+            }
+            // One may be folded ahead.
+            if (folded.len() == 2 || self.random.bool())
+                && let Some(batch) = folded.pop_front()
+            {
+                if self.apply(&mut follow, batch, folded.front_mut()) {
                     return;
                 }
                 before = loaded(self);
@@ -309,7 +317,12 @@ impl World {
     }
 
     /// Applies a batch in one transaction or in several; tells whether it crashed on the way.
-    fn apply(&mut self, follow: &mut Follow, mut batch: Batch) -> bool {
+    fn apply(
+        &mut self,
+        follow: &mut Follow,
+        mut batch: Batch,
+        mut next: Option<&mut Batch>,
+    ) -> bool {
         assert!(self.durable.row.w >= batch.from && batch.to >= self.durable.row.next_w);
         let mut folded = Vec::new();
         for mut part in std::mem::take(&mut batch.parts) {
@@ -326,7 +339,10 @@ impl World {
         let knows_new_keys = batch.knows_new_keys(&self.durable.row);
         for table in &folded {
             let name = table.table.name.clone();
-            let stop = follow.tables()[&name].stopped.as_ref();
+            if batch.refused.contains(&name) {
+                continue;
+            }
+            let stop = batch.unprovable.get(&name);
             let at = stop.map_or(batch.to, |stop| stop.at.min(batch.to));
             let on_source = self.source_at(&name, at);
             let mut rows: Vec<(u32, Option<u32>)> = Vec::new();
@@ -346,7 +362,9 @@ impl World {
                 }
             }
             if self.refuses(&name, &rows) {
-                follow.hold(&mut batch, &name, "refused", table.rows[0].origin);
+                let letter = table.rows[0].origin;
+                follow.hold(&mut batch, next.as_deref_mut(), &name, "refused", letter);
+                self.held += 1;
             } else {
                 writes.extend(
                     rows.into_iter()
@@ -374,11 +392,15 @@ impl World {
             next_w: batch.to,
             offsets: batch.offsets.clone(),
         };
-        for name in batch.joined.iter().chain(&batch.stopped) {
-            let followed = follow.tables()[name].clone();
+        for followed in &batch.joined {
+            let name = followed.table.name.clone();
+            self.durable.tables.insert(name, followed.clone());
+        }
+        for name in &batch.stopped {
+            let mut followed = follow.tables()[name].clone();
+            followed.stopped = batch.unprovable.get(name).cloned();
             self.durable.tables.insert(name.clone(), followed);
         }
-        self.held += batch.refused.len();
         self.joined += batch.joined.len();
         // What joined and was stopped at once needs another base.
         self.durable
@@ -389,8 +411,8 @@ impl World {
             return true;
         }
         self.carry_ledgers(&batch, &folded);
-        for name in &batch.joined {
-            self.durable.bases.remove(name);
+        for followed in &batch.joined {
+            self.durable.bases.remove(&followed.table.name);
         }
         self.durable.proven = (batch.to, batch.offsets);
         false
@@ -403,7 +425,7 @@ impl World {
             self.durable.ledgers.clear();
             return;
         }
-        for name in &batch.joined {
+        for name in batch.joined.iter().map(|of| &of.table.name) {
             if let Some(base) = self.durable.bases.get(name) {
                 let loaded = ledger_of(&self.source_at(name, base.ts));
                 self.durable.ledgers.insert(name.clone(), loaded);
