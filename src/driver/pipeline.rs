@@ -123,27 +123,31 @@ impl<'a> Pipeline<'a> {
     async fn go_on(&mut self) -> Result<Ended> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut arrived = Vec::new();
+        let mut feed_ended = false;
         let stop = &self.following.stop;
         while !stop.is_cancelled() {
             // What is asked for is taken up with nothing under way: a table that stops is written no
             // more only when the batch that stops it is applied.
             let called = self.desk.is_called(self.following).await?;
-            if !called {
+            if called && self.is_idle() {
+                if self.desk.look(self.following, &mut self.follow).await? {
+                    return Ok(Ended::BaseLoaded);
+                }
+            } else if !called || self.follow.taken_to().is_some() {
                 self.fold_next().await?;
-            } else if self.is_idle() && self.desk.look(self.following, &mut self.follow).await? {
-                return Ok(Ended::BaseLoaded);
             }
             self.apply_next().await?;
-            let has_room = self.has_room();
+            if feed_ended && self.is_idle() {
+                break;
+            }
+            let takes_in = self.has_room() && !feed_ended;
             tokio::select! {
                 () = stop.cancelled() => break,
                 (applied, unknown) = end(&mut self.applier) => {
                     self.conclude(applied?, unknown).await?;
                 }
-                received = self.inbox.recv_many(&mut arrived, RECORDS_AT_ONCE), if has_room => {
-                    if received == 0 {
-                        break;
-                    }
+                received = self.inbox.recv_many(&mut arrived, RECORDS_AT_ONCE), if takes_in => {
+                    feed_ended = received == 0;
                     self.take_in(&mut arrived)?;
                 }
                 _ = look.tick() => {}

@@ -59,7 +59,7 @@ pub fn fold(
     applies: impl Fn(&RowChange) -> bool + Sync,
 ) -> Result<std::result::Result<Folded, FoldError>> {
     let places: BTreeMap<&TableName, usize> = tables.keys().zip(0..).collect();
-    let keyed: Vec<Keyed> = tables
+    let keyed: Vec<Keyed<'_>> = tables
         .values()
         .map(|table| Keyed::new(table, zone, digest_key))
         .collect();
@@ -178,9 +178,9 @@ struct Scratch {
 }
 
 /// A table whose changes are taken apart by key.
-struct Keyed {
-    table: Arc<Table>,
-    packer: Packer,
+struct Keyed<'t> {
+    table: &'t Table,
+    packer: Packer<'t>,
     /// How many of the first columns identify a row: all of them where there is no key.
     identity: usize,
     kinds: Vec<Kind>,
@@ -188,15 +188,15 @@ struct Keyed {
     digest_key: Option<DigestKey>,
 }
 
-impl Keyed {
-    fn new(table: &Arc<Table>, zone: Zone, digest_key: &DigestKey) -> Keyed {
+impl<'t> Keyed<'t> {
+    fn new(table: &'t Table, zone: Zone, digest_key: &DigestKey) -> Keyed<'t> {
         let identity = match table.key_len {
             0 => table.columns.len(),
             key_len => key_len,
         };
         let digest_key = ledger_obstacle(table).is_none().then(|| digest_key.clone());
         Keyed {
-            table: Arc::clone(table),
+            table,
             packer: Packer::new(table, zone),
             identity,
             kinds: table.kinds(),

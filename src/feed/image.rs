@@ -7,7 +7,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use std::borrow::Cow;
-use std::sync::Arc;
 
 /// The flag of columns whose charset is binary: their strings are escaped, see [`unescape`].
 const FLAG_BINARY: u64 = 1;
@@ -31,22 +30,22 @@ pub enum Certainty {
 
 /// Makes rows in the layout of a table from its images in the feed.
 #[derive(Debug)]
-pub struct Packer {
-    table: Arc<Table>,
+pub struct Packer<'t> {
+    table: &'t Table,
     /// Where each column stands in an image of the whole row.
     places: Vec<usize>,
     zone: Zone,
 }
 
-impl Packer {
+impl<'t> Packer<'t> {
     /// Makes a packer for images whose TIMESTAMP values are in this zone.
-    pub fn new(table: &Arc<Table>, zone: Zone) -> Packer {
+    pub fn new(table: &'t Table, zone: Zone) -> Packer<'t> {
         let sent = |column: &&Column| !column.is_virtual();
         let sent = table.columns.iter().filter(sent);
         let sent: Vec<&str> = sent.map(|column| column.name.as_str()).collect();
         let before = |name: &str| sent.iter().filter(|other| **other < name).count();
         Packer {
-            table: Arc::clone(table),
+            table,
             places: table.columns.iter().map(|of| before(&of.name)).collect(),
             zone,
         }
@@ -356,7 +355,7 @@ mod tests {
             if let Ok(value) = serde_json::from_str(&json) {
                 let value = ColumnValue { type_code, flags, value: Some(value) };
                 let image = Image::from_iter([("c".into(), value)]);
-                let packer = Packer::new(&Arc::new(table), Zone::default());
+                let packer = Packer::new(&table, Zone::default());
                 let _ = packer.pack(1, &image, &mut Rows::new());
             }
         }
