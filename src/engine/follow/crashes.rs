@@ -324,6 +324,7 @@ impl World {
         mut next: Option<&mut Batch>,
     ) -> bool {
         assert!(self.durable.row.w >= batch.from && batch.to >= self.durable.row.next_w);
+        self.assert_leaves_the_stopped(&batch);
         let mut folded = Vec::new();
         for mut part in std::mem::take(&mut batch.parts) {
             folded.extend(part.tables().expect("readable").into_owned());
@@ -342,6 +343,9 @@ impl World {
             if batch.refused.contains(&name) {
                 continue;
             }
+            let stopped = self.durable.tables[&name].stopped.is_some();
+            let joins = batch.joined.iter().any(|of| of.table.name == name);
+            assert!(joins || !stopped, "{name} is written no more");
             let stop = batch.unprovable.get(&name);
             let at = stop.map_or(batch.to, |stop| stop.at.min(batch.to));
             let on_source = self.source_at(&name, at);
@@ -416,6 +420,17 @@ impl World {
         }
         self.durable.proven = (batch.to, batch.offsets);
         false
+    }
+
+    /// A table that an earlier batch stopped is neither written nor proven any more, though the batch was
+    /// folded before that.
+    fn assert_leaves_the_stopped(&self, batch: &Batch) {
+        let joins = |name: &TableName| batch.joined.iter().any(|of| of.table.name == *name);
+        let tables = self.durable.tables.iter();
+        for (name, _) in tables.filter(|(name, of)| of.stopped.is_some() && !joins(name)) {
+            assert!(batch.unprovable.contains_key(name), "{name} is not proven");
+            assert!(!batch.stopped.contains(name), "{name} was stopped before");
+        }
     }
 
     /// Carries the ledgers to the fence of a batch that is proven.

@@ -195,6 +195,39 @@ fn of_other(message: Message) -> Message {
 }
 
 #[test]
+fn inv_1_a_table_that_is_held_is_left_alone_by_the_batch_that_is_folded_already() {
+    let mut follow = two_tables();
+    let messages = vec![insert(11, 1), Message::Watermark(20)];
+    let mut first = batch(&mut follow, messages);
+    let messages = vec![
+        insert(21, 1),
+        of_other(insert(22, 3)),
+        Message::Ddl(ddl(25)),
+        Message::Watermark(30),
+    ];
+    let mut next = batch(&mut follow, messages);
+    let name = TableName::new("s", "t");
+    assert_eq!(next.stopped, std::slice::from_ref(&name));
+    follow.hold(
+        &mut first,
+        Some(&mut next),
+        &name,
+        "error 1062",
+        Origin::default(),
+    );
+    // It was stopped before the DDL came, so that the record says so once.
+    assert_eq!(first.stopped, std::slice::from_ref(&name));
+    assert!(next.stopped.is_empty());
+    assert_eq!(next.refused, BTreeSet::from([name.clone()]));
+    for of in [&first, &next] {
+        assert_eq!(
+            (of.unprovable[&name].at, of.unprovable[&name].is_held()),
+            (10, true)
+        );
+    }
+}
+
+#[test]
 fn inv_1_a_refused_table_is_held_alone_and_the_rest_of_the_batch_stays() {
     let mut follow = two_tables();
     let messages = vec![
