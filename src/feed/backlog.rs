@@ -238,7 +238,7 @@ impl Run {
                 Some(&position.offset.to_le_bytes()),
                 Some(row.table.schema.as_bytes()),
                 Some(row.table.table.as_bytes()),
-                Some(row.value()),
+                Some(row.value().as_bytes()),
                 row.key_only.then_some(&[]),
             ])?;
             run.least = run.least.min(row.commit_ts);
@@ -277,7 +277,8 @@ fn unpacked(
         .take()
         .filter(|of| of.schema == schema && of.table == name);
     let name = table.insert(same.unwrap_or_else(|| Arc::new(TableName::new(schema, name))));
-    let row = RowChange::new(commit_ts, Arc::clone(name), next()?);
+    let value = std::str::from_utf8(next()?).ok()?;
+    let row = RowChange::new(commit_ts, Arc::clone(name), value);
     let row = row.with_key_only(cells.next()?.is_some());
     Some((Position { partition, offset }, row))
 }

@@ -15,7 +15,7 @@ pub fn rows_without_values(key: &[u8]) -> Option<Vec<Message>> {
         let (key, rest) = take_framed(keys)?;
         keys = rest;
         let key = RowKey::read(key)?;
-        rows.push(Message::Row(RowChange::new(key.commit_ts, key.table, &[])));
+        rows.push(Message::Row(RowChange::new(key.commit_ts, key.table, "")));
     }
     (!rows.is_empty()).then_some(rows)
 }

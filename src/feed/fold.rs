@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// The most parts into which a stretch is cut; each is a file while the stretch lasts.
 const PARTS_MAX: usize = 128;
 
-/// The least changes for which another thread is worth its while.
-const GROUP_OF_THREAD: usize = 64;
+/// The changes for which another thread is worth its while.
+const GROUP_OF_THREAD: usize = 512;
 
 /// The last images of all keys that a stretch touched.
 #[derive(Debug)]
@@ -63,18 +63,16 @@ pub fn fold(
         .values()
         .map(|table| Keyed::new(table, zone, digest_key))
         .collect();
-    let steps = |scratch: &mut Scratch, (position, change): &(Position, RowChange)| {
-        let place = *places.get(&*change.table).filter(|_| applies(change))?;
-        let origin = Origin {
-            commit_ts: change.commit_ts,
-            position: *position,
-        };
-        let steps = keyed[place].steps(change, origin, scratch);
-        Some(steps.map(|steps| (place, steps)).map_err(|what| FoldError {
-            table: (*change.table).clone(),
-            origin,
-            what,
-        }))
+    let taken_apart = |changes: &[(Position, RowChange)]| {
+        let (mut apart, mut scratch) = (TakenApart::default(), Scratch::default());
+        apart.steps.reserve(changes.len());
+        for (position, change) in changes {
+            let place = places.get(&*change.table).filter(|_| applies(change));
+            if let Some(place) = place {
+                apart.add(*place, &keyed[*place], *position, change, &mut scratch);
+            }
+        }
+        apart
     };
     let mut folding = Folding::new(rows, tables)?;
     let mut unfit: Option<FoldError> = None;
@@ -82,26 +80,13 @@ pub fn fold(
     let mut old_values = false;
     rows.for_each_group(|group| {
         // Decoding is what folding takes its time for, and no change needs another.
-        let decoded: Vec<_> = group
-            .par_iter()
-            .with_min_len(GROUP_OF_THREAD)
-            .map_init(Scratch::default, steps)
-            .collect();
-        for steps in decoded.into_iter().flatten() {
-            changes += 1;
-            match steps {
-                Ok((place, (left, taken))) => {
-                    old_values |= left.is_some() && taken.is_some();
-                    let mut steps = left.into_iter().chain(taken);
-                    steps.try_for_each(|step| folding.add(place, step))?;
-                }
-                Err(error) => {
-                    let at = |error: &FoldError| error.origin.commit_ts;
-                    if unfit.as_ref().is_none_or(|other| at(&error) < at(other)) {
-                        unfit = Some(error);
-                    }
-                }
-            }
+        let apart = group.par_chunks(GROUP_OF_THREAD).map(taken_apart);
+        for apart in apart.collect::<Vec<_>>() {
+            changes += apart.changes;
+            old_values |= apart.old_values;
+            unfit = earlier(unfit.take(), apart.unfit);
+            let mut steps = apart.steps.into_iter();
+            steps.try_for_each(|(place, step)| folding.add(place, step))?;
         }
         Ok(())
     })?;
@@ -167,6 +152,58 @@ impl Folding {
                 .map(|steps| Part::on_disk(steps, Arc::clone(&self.tables)))
                 .collect(),
         }
+    }
+}
+
+/// What some changes did to keys.
+#[derive(Default)]
+struct TakenApart {
+    /// The steps, each with the place of its table.
+    steps: Vec<(usize, Step)>,
+    changes: usize,
+    old_values: bool,
+    /// The earliest change that cannot be carried.
+    unfit: Option<FoldError>,
+}
+
+impl TakenApart {
+    /// Takes a change apart of the table at a place.
+    fn add(
+        &mut self,
+        place: usize,
+        keyed: &Keyed<'_>,
+        position: Position,
+        change: &RowChange,
+        scratch: &mut Scratch,
+    ) {
+        let origin = Origin {
+            commit_ts: change.commit_ts,
+            position,
+        };
+        self.changes += 1;
+        match keyed.steps(change, origin, scratch) {
+            Ok((left, taken)) => {
+                self.old_values |= left.is_some() && taken.is_some();
+                let steps = left.into_iter().chain(taken);
+                self.steps.extend(steps.map(|step| (place, step)));
+            }
+            Err(what) => {
+                let error = FoldError {
+                    table: (*change.table).clone(),
+                    origin,
+                    what,
+                };
+                self.unfit = earlier(self.unfit.take(), Some(error));
+            }
+        }
+    }
+}
+
+/// Returns the error of the earlier change; of two at once, the first.
+fn earlier(one: Option<FoldError>, other: Option<FoldError>) -> Option<FoldError> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.origin.commit_ts < one.origin.commit_ts => Some(other),
+        (one, other) => one.or(other),
     }
 }
 

@@ -187,6 +187,12 @@ fn string(raw: &str) -> Result<Cow<'_, str>, &'static str> {
     #[derive(Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
+    // What has no escapes is its own text.
+    if let Some(text) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'))
+        && !text.contains('\\')
+    {
+        return Ok(Cow::Borrowed(text));
+    }
     let text: Text<'_> = serde_json::from_str(raw).map_err(|_| "a string")?;
     Ok(text.0)
 }

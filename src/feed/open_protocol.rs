@@ -68,7 +68,7 @@ pub struct RowChange {
     pub table: Arc<TableName>,
     /// Whether the images lack columns beside those of TiCDC's handle key.
     pub key_only: bool,
-    value: Box<[u8]>,
+    value: Box<str>,
 }
 
 /// A large row that TiCDC put into a file.
@@ -82,7 +82,7 @@ pub struct Claim {
 
 impl RowChange {
     /// Makes a change from its parts.
-    pub fn new(commit_ts: CommitTs, table: impl Into<Arc<TableName>>, value: &[u8]) -> Self {
+    pub fn new(commit_ts: CommitTs, table: impl Into<Arc<TableName>>, value: &str) -> Self {
         RowChange {
             commit_ts,
             table: table.into(),
@@ -98,7 +98,7 @@ impl RowChange {
     }
 
     /// Returns the value as it came.
-    pub fn value(&self) -> &[u8] {
+    pub fn value(&self) -> &str {
         &self.value
     }
 
@@ -107,8 +107,7 @@ impl RowChange {
     /// # Errors
     /// If the value is not that of a row.
     pub fn images(&self) -> Result<Images<'_>, &'static str> {
-        let row: RowValue =
-            serde_json::from_slice(&self.value).map_err(|_| "a row is not valid")?;
+        let row: RowValue = serde_json::from_str(&self.value).map_err(|_| "a row is not valid")?;
         match (row.u, row.p, row.d) {
             (Some(after), before, None) => Ok(Images {
                 before,
@@ -188,6 +187,10 @@ impl<'a> Image<'a> {
 
     /// Takes from another image the columns that this one lacks.
     pub fn complete_with(&mut self, other: &Image<'a>) {
+        let names = self.0.iter().map(|(name, _)| name);
+        if names.eq(other.0.iter().map(|(name, _)| name)) {
+            return;
+        }
         for (name, value) in &other.0 {
             if let Err(place) = self.place(&name.0) {
                 self.0.insert(place, (name.clone(), value.clone()));
@@ -203,14 +206,18 @@ impl<'a> Image<'a> {
 impl<'a> FromIterator<(Cow<'a, str>, ColumnValue<'a>)> for Image<'a> {
     fn from_iter<I: IntoIterator<Item = (Cow<'a, str>, ColumnValue<'a>)>>(columns: I) -> Self {
         let columns = columns.into_iter();
-        let mut columns: Vec<_> = columns.map(|(name, value)| (Name(name), value)).collect();
-        if columns.is_sorted_by(|a, b| a.0 < b.0) {
-            return Image(columns);
+        Image::of(columns.map(|(name, value)| (Name(name), value)).collect())
+    }
+}
+
+impl<'a> Image<'a> {
+    fn of(mut columns: Vec<(Name<'a>, ColumnValue<'a>)>) -> Self {
+        if !columns.is_sorted_by(|a, b| a.0 < b.0) {
+            // Of names that come twice the last one counts, as everywhere in JSON.
+            columns.reverse();
+            columns.sort_by(|a, b| a.0.cmp(&b.0));
+            columns.dedup_by(|a, b| a.0 == b.0);
         }
-        // Of names that come twice the last one counts, as everywhere in JSON.
-        columns.reverse();
-        columns.sort_by(|a, b| a.0.cmp(&b.0));
-        columns.dedup_by(|a, b| a.0 == b.0);
         Image(columns)
     }
 }
@@ -227,12 +234,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Image<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Image<'de>, A::Error> {
-                let mut columns: Vec<(Cow<'de, str>, ColumnValue<'de>)> =
-                    Vec::with_capacity(COLUMNS_USUAL);
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    columns.push((name, value));
+                let mut columns = Vec::with_capacity(COLUMNS_USUAL);
+                while let Some(column) = map.next_entry()? {
+                    columns.push(column);
                 }
-                Ok(columns.into_iter().collect())
+                Ok(Image::of(columns))
             }
         }
 
@@ -392,15 +398,15 @@ fn decode_one(key: &[u8], value: &[u8], before: Option<&Message>) -> Result<Mess
 /// Writes U+FFFD, as an escape, for bytes that are no UTF-8. The new architecture copies such bytes
 /// into its JSON; the classic encoder writes this very escape for them, and a true U+FFFD as it is
 /// (`encoding/json` of Go), so that the escape always means that something is lost.
-fn as_utf8(value: &[u8]) -> Cow<'_, [u8]> {
-    if std::str::from_utf8(value).is_ok() {
-        return Cow::Borrowed(value);
+fn as_utf8(value: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(value) {
+        return Cow::Borrowed(text);
     }
-    let mut valid = Vec::with_capacity(value.len());
+    let mut valid = String::with_capacity(value.len());
     for chunk in value.utf8_chunks() {
-        valid.extend_from_slice(chunk.valid().as_bytes());
+        valid.push_str(chunk.valid());
         if !chunk.invalid().is_empty() {
-            valid.extend_from_slice(b"\\ufffd");
+            valid.push_str("\\ufffd");
         }
     }
     Cow::Owned(valid)
@@ -449,7 +455,7 @@ pub mod tests {
 
     /// A change of a row of table `s.t` with this value.
     pub fn change(commit_ts: CommitTs, value: &str) -> RowChange {
-        RowChange::new(commit_ts, TableName::new("s", "t"), value.as_bytes())
+        RowChange::new(commit_ts, TableName::new("s", "t"), value)
     }
 
     /// A DDL of table `s.t`.

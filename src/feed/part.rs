@@ -7,9 +7,9 @@ use crate::proof::{Bucket, Ledger, ledger_obstacle};
 use crate::row::{Cells, RowDigest, Spool};
 use crate::schema::Table;
 use foldhash::fast::RandomState;
+use indexmap::IndexMap;
+use indexmap::map::Entry;
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// What a stretch did to one key: the row that is there afterwards, or none.
@@ -217,9 +217,10 @@ impl Step {
     }
 }
 
-/// The last step of each key, whatever the order in which steps come.
+/// The last step of each key, whatever the order in which steps come; the keys stay in the order in which
+/// they came, which mostly is their own.
 #[derive(Debug)]
-pub(super) struct LastImages(Vec<HashMap<Vec<u8>, Touched, RandomState>>);
+pub(super) struct LastImages(Vec<IndexMap<Vec<u8>, Touched, RandomState>>);
 
 /// The last step of a key, and of its first one the time, the rank and the digest.
 #[derive(Debug)]
@@ -273,7 +274,7 @@ const NO_NEW_IMAGE: &str = "the feed did not hold the whole row that a change le
 impl LastImages {
     /// Begins with no key in any of `count` tables.
     pub(super) fn new(count: usize) -> Self {
-        LastImages((0..count).map(|_| HashMap::default()).collect())
+        LastImages((0..count).map(|_| IndexMap::default()).collect())
     }
 
     pub(super) fn add(&mut self, table: usize, step: Step) {
@@ -305,7 +306,7 @@ impl LastImages {
                 };
                 let mut rows: Vec<_> = keys.into_values().map(Touched::folded).collect();
                 // One order makes statements, and with them locks and tests, repeatable.
-                rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+                rows.sort_by(|a, b| a.key.cmp(&b.key));
                 FoldedTable {
                     table: Arc::clone(table),
                     rows,

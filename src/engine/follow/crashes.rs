@@ -68,7 +68,7 @@ struct World {
 
 impl Said {
     fn message(&self, ts: CommitTs) -> Message {
-        let row = RowChange::new(ts, self.table.clone(), self.value.as_bytes());
+        let row = RowChange::new(ts, self.table.clone(), &self.value);
         match self.claimed {
             true => Message::Claim(Claim {
                 row: row.with_key_only(true),
