@@ -97,6 +97,9 @@ pub(super) fn config(task: &FeedTask) -> Result<ClientConfig> {
         // Bounds of what librdkafka holds for us (INV-8).
         .set("queued.max.messages.kbytes", "16384")
         .set("fetch.message.max.bytes", "4194304")
+        // A partition whose queue is full is asked again after this time; a second, which is the default,
+        // lets the others run ahead, and a reader that has emptied the queue wait.
+        .set("fetch.queue.backoff.ms", "10")
         .set_log_level(RDKafkaLogLevel::Info);
     for (name, value) in &task.settings {
         config.set(name, value);
