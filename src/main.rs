@@ -6,6 +6,11 @@ use clap::Parser;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+// Rows are allocated by one thread and freed by another. glibc's allocator keeps what each thread has freed
+// for that thread: following a backlog took 440 MiB of which 270 were in use (INV-8).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
