@@ -3,6 +3,7 @@
 mod adopt;
 mod base_desk;
 mod batch;
+mod changefeed;
 mod check;
 mod chunk_read;
 mod copies;
