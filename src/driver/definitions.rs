@@ -15,8 +15,8 @@ use crate::schema::{
 use crate::task::Task;
 use std::collections::BTreeSet;
 
-/// Looks at every table in scope, on both sides, and at what else is in scope.
-/// Returns those without a key.
+/// Looks at every table in scope, on both sides, and at what else is in scope. Returns the tables
+/// without a key.
 ///
 /// # Errors
 /// If a database cannot be asked.
