@@ -3,6 +3,7 @@
 
 use crate::lab::{Lab, Migrating, free_port, run, texts, wait_until};
 use crate::plain_sql::assert_same_rows;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -299,4 +300,123 @@ async fn precheck_says_what_is_wrong_with_the_changefeed() {
     feed(&lab, "remove");
     lab.feed(&[&create[..], &["--protocol", "canal-json"]].concat());
     assert_finds(2, "speaks canal-json");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_2_tables_without_a_key_are_not_carried_when_the_changefeed_sends_them_no_more() {
+    let lab = Lab::new("forcedoff").await;
+    for table in ["a (id INT PRIMARY KEY)", "keyless (n INT)"] {
+        sql(&lab, &format!("CREATE TABLE {table}")).await;
+    }
+    let filter = format!("{}.*", lab.database);
+    let create = ["create", "--topic", &lab.database, "--filter", &filter];
+    lab.feed(&[&create[..], &["--option", "force-replicate=true"]].concat());
+    write_task(&lab, lab.value("TIDB_CONTROL_PORT"), &id(&lab), "");
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
+    sql(&lab, "INSERT INTO keyless VALUES (1)").await;
+    wait_until("it is carried", PATIENCE, || {
+        (verdict(&lab, "keyless").0 == "equal").then_some(())
+    });
+    // TiCDC would have it updated; the lab makes another one, which begins early enough.
+    feed(&lab, "remove");
+    let waiting = waited_for(&lab, "does not exist");
+    let start = waiting.split_once("--start-ts=").expect("a start").1;
+    let start = start.split(' ').next().expect("a timestamp");
+    lab.feed(&[&create[..], &["--start-ts", start]].concat());
+    sql(&lab, "INSERT INTO keyless VALUES (2)").await;
+    let told = wait_until("it is not carried", PATIENCE, || {
+        let told = verdict(&lab, "keyless");
+        (told.0 == "unproven").then_some(told.1)
+    });
+    assert_eq!(told, "not-followed");
+    assert_eq!(verdict(&lab, "a").0, "equal");
+    assert_eq!(lab.run(&["check"]).code, 1);
+    assert_eq!(migrating.stop(), 1, "{}", migrating.log());
+}
+
+/// Passes requests on to the lab, to whom they come with TLS and a certificate of the lab's authority.
+const TLS_STAND_IN: &str = "
+import http.server, ssl, sys, urllib.request
+port, tls, to = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+class Pass(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = urllib.request.urlopen(f'http://127.0.0.1:{to}{self.path}').read()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.ThreadingHTTPServer(('127.0.0.1', port), Pass)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(f'{tls}/server.pem', f'{tls}/server.key')
+context.load_verify_locations(f'{tls}/ca.pem')
+context.verify_mode = ssl.CERT_REQUIRED
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+";
+
+/// A process that is ended with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ticdc_is_asked_with_tls_and_only_one_that_can_be_trusted() {
+    let lab = Lab::new("askedtls").await;
+    prepare(&lab).await;
+    let port = free_port();
+    let tls = lab.tls_file("ca.pem");
+    let tls = tls.parent().expect("a directory").display().to_string();
+    let arguments = [
+        "-c",
+        TLS_STAND_IN,
+        &port.to_string(),
+        &tls,
+        lab.value("TIDB_CONTROL_PORT"),
+    ];
+    let stand_in = Command::new("python3")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let _stand_in = Ended(stand_in.expect("python3"));
+    wait_until("the stand-in listens", PATIENCE, || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    let own = format!("certificate = \"{tls}/client.pem\", key = \"{tls}/client.key\"");
+    for (settings, is_asked) in [
+        (format!("ca = \"{tls}/ca.pem\", {own}"), true),
+        (
+            format!("mode = \"verify-ca\", ca = \"{tls}/ca.pem\", {own}"),
+            true,
+        ),
+        (format!("mode = \"required\", {own}"), true),
+        // It does not know rowproof; rowproof does not know it; nor does the system.
+        (format!("ca = \"{tls}/ca.pem\""), false),
+        (format!("ca = \"{tls}/other-ca.pem\", {own}"), false),
+        (own.clone(), false),
+    ] {
+        let ticdc = format!(
+            "ticdc = \"https://127.0.0.1:{port}\"\nchangefeed = \"{}\"\nticdc_tls = {{ {settings} }}\n[tables]",
+            id(&lab)
+        );
+        lab.write_task(&lab.task_text().replace("[tables]", &ticdc));
+        let precheck = lab.run(&["precheck"]);
+        assert_eq!(precheck.code, 0, "{}", precheck.stdout);
+        let word = match is_asked {
+            true => "is normal and begins at",
+            false => "cannot be trusted",
+        };
+        assert!(
+            precheck.stdout.contains(word),
+            "{settings}: {}",
+            precheck.stdout
+        );
+    }
 }

@@ -191,7 +191,7 @@ impl<'r> ChangefeedWatch<'r> {
         if !row.is_some_and(|row| row.loaded) {
             return Ok(Some(Vec::new()));
         }
-        let mut names = Vec::new();
+        let mut loading = Vec::new();
         for base in self.record.fresh_bases(target).await? {
             if base.base >= start_ts || base.state == BaseState::Joined {
                 continue;
@@ -202,15 +202,18 @@ impl<'r> ChangefeedWatch<'r> {
                 journal.request_bases(std::slice::from_ref(&name)).await?;
                 self.record.end_base(target, &name).await?;
             } else {
-                names.push(name);
+                loading.push(name);
             }
         }
         let mut settled: BTreeSet<TableName> = journal.read_since(start_ts).await?;
         settled.extend(journal.base_requests().await?);
         let followed = self.record.followed(target).await?.into_iter();
         let lacks = followed.filter(|row| row.stopped.is_none() && row.base < start_ts);
-        names.extend(lacks.map(|row| row.name));
-        names.retain(|name| self.run.task.scope.contains(name) && !settled.contains(name));
+        let mut names: Vec<TableName> = lacks.map(|row| row.name).collect();
+        names.retain(|name| !settled.contains(name));
+        // A request for one of these is what began it.
+        names.append(&mut loading);
+        names.retain(|name| self.run.task.scope.contains(name));
         Ok((!names.is_empty()).then_some(names))
     }
 
