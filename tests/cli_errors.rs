@@ -14,6 +14,16 @@ async fn every_kind_of_bad_input_has_its_exit_code() {
             "nodot",
         ),
         (
+            good.replace("[tables]", "ticdc = \"http://127.0.0.1:8300\"\n[tables]"),
+            64,
+            "ticdc wants changefeed",
+        ),
+        (
+            good.replace("[tables]", "changefeed = \"shop\"\n[tables]"),
+            64,
+            "want ticdc",
+        ),
+        (
             good.replace("ROWPROOF_TEST_PASSWORD", "NO_SUCH_VARIABLE"),
             64,
             "NO_SUCH_VARIABLE",

@@ -2,6 +2,7 @@
 //! lab: set ROWPROOF_LAB_DIR to the directory of one that is up, as `make test` does.
 
 mod adopt;
+mod changefeed;
 mod cli_errors;
 mod corruption;
 mod created_tables;

@@ -1,6 +1,6 @@
 //! The storage into which TiCDC puts messages that are too large for Kafka (claim check).
 
-use super::FeedRecord;
+use super::{FeedRecord, choose_cryptography};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Claim, Message, RECORD_BYTES_MAX, RowChange, decode_claim};
 use crate::task::ClaimCheck;
@@ -157,9 +157,7 @@ impl ClaimStore {
 }
 
 fn s3(bucket: &str, task: &ClaimCheck) -> object_store::Result<object_store::aws::AmazonS3> {
-    // The client of the store takes the provider of cryptography that the process has chosen; the
-    // database's client brings its own.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    choose_cryptography();
     let retry = RetryConfig {
         max_retries: TRIES,
         retry_timeout: PATIENCE,

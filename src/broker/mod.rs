@@ -10,11 +10,13 @@ mod reach;
 mod retention;
 mod spool;
 mod spooled;
+mod ticdc;
 mod topics;
 
 pub use claims::ClaimStore;
 pub use retention::{Keeping, come_near};
 pub use spool::{Filling, Need, Spool, fill};
+pub use ticdc::TiCdcServer;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Message, Offsets, decode, rows_without_values};
@@ -39,6 +41,12 @@ const REOPEN_TRIES: u32 = 8;
 
 /// The pause between two such tries.
 const REOPEN_PAUSE: Duration = Duration::from_secs(3);
+
+/// Has the clients of storages and of TiCDC take a provider of cryptography: they take that of the
+/// process. The database's client brings its own.
+fn choose_cryptography() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
 
 /// The messages of one Kafka record, and where it stood.
 #[derive(Debug)]

@@ -15,7 +15,8 @@ use crate::schema::{
 use crate::task::Task;
 use std::collections::BTreeSet;
 
-/// Looks at every table in scope, on both sides, and at what else is in scope.
+/// Looks at every table in scope, on both sides, and at what else is in scope. Returns the tables
+/// without a key.
 ///
 /// # Errors
 /// If a database cannot be asked.
@@ -24,7 +25,7 @@ pub async fn definitions(
     source: &mut Session,
     target: &mut Session,
     findings: &mut Vec<Finding>,
-) -> Result<()> {
+) -> Result<Vec<TableName>> {
     let wanted = Catalog::read(source, &task.scope).await?;
     let existing = Catalog::read(target, &task.scope).await?;
     let collations = collations(target).await?;
@@ -71,7 +72,12 @@ pub async fn definitions(
     }
     let errors = findings.len() - before;
     let keyless = wanted.tables.iter().filter(|table| table.key_len == 0);
-    findings.extend(keyless.map(|table| without_key(&table.name, task.feed.is_some())));
+    let keyless: Vec<TableName> = keyless.map(|table| table.name.clone()).collect();
+    findings.extend(
+        keyless
+            .iter()
+            .map(|name| without_key(name, task.feed.is_some())),
+    );
     if errors == 0 {
         let count = wanted.tables.len();
         findings.push(Finding::ok(format!(
@@ -89,7 +95,7 @@ pub async fn definitions(
         notice(task, table, source, &collations, findings).await?;
         triggers(table, &existing, target, findings).await?;
     }
-    Ok(())
+    Ok(keyless)
 }
 
 /// Says what of JSON the source does not tell.

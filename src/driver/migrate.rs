@@ -1,6 +1,7 @@
 //! The migration from beginning to end, resumable at any moment.
 
 use super::applier::APPLIER_SLOT;
+use super::changefeed::ChangefeedWatch;
 use super::chunk_read::Spare;
 use super::crew::Crew;
 use super::follow::{Ended, Following};
@@ -110,7 +111,7 @@ pub async fn migrate(
         task: task.clone(),
         journal,
         status,
-        stop,
+        stop: stop.child_token(),
     };
     let result = run.run(until).await;
     run.status.update(|status| match &result {
@@ -140,7 +141,8 @@ pub(super) struct Run {
     pub(super) task: Task,
     pub(super) journal: Journal,
     pub(super) status: StatusBoard,
-    stop: CancellationToken,
+    /// Cancelled when the operator stops the work, or it cannot go on.
+    pub(super) stop: CancellationToken,
 }
 
 impl Run {
@@ -188,6 +190,22 @@ impl Run {
         let task_row = links.retried("beginning the task", begin).await?;
         self.status
             .update(|status| status.base = Some(task_row.base));
+        let work = self.work(record, (links, lease), &task_row, spooling, until);
+        match ChangefeedWatch::of(self, record, task_row.base)? {
+            Some(watch) => watch.beside(work).await,
+            None => work.await,
+        }
+    }
+
+    /// Does what is left of the migration.
+    async fn work(
+        &self,
+        record: &Record,
+        (mut links, lease): (Links, Lease),
+        task_row: &TaskRow,
+        spooling: &Spooling,
+        until: Option<Until>,
+    ) -> Result<()> {
         let mut need = None;
         if !task_row.loaded {
             need = spooling.begin(&task_row.offsets, task_row.base);
@@ -197,7 +215,7 @@ impl Run {
             if until == Some(Until::Schema) {
                 return Ok(());
             }
-            let load = self.load(record, &mut links, lease, &task_row, &tables);
+            let load = self.load(record, &mut links, lease, task_row, &tables);
             tokio::select! {
                 loaded = load => loaded?,
                 error = spooling.failed() => return Err(error),
@@ -268,6 +286,8 @@ impl Run {
             offsets,
             loaded: false,
         };
+        // What an earlier task with this state directory met is another feed's.
+        self.journal.set_changefeed(None).await?;
         record
             .create_task(links.target.session().await?, &row)
             .await?;

@@ -4,6 +4,7 @@ mod adopt;
 mod applier;
 mod base_desk;
 mod batch;
+mod changefeed;
 mod check;
 mod chunk_read;
 mod copies;

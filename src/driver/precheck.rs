@@ -1,5 +1,6 @@
 //! What would stop or spoil a migration, each with its fix.
 
+use super::changefeed::look_at_changefeed;
 use super::definitions::definitions;
 use super::link::Links;
 use super::trust;
@@ -127,11 +128,12 @@ pub async fn precheck(task: &Task) -> Result<Vec<Finding>> {
     findings.push(trust::of_database("target", &task.target, Server::OceanBase).await?);
     retention(source, target, &mut findings).await?;
     grants(task, target, &mut findings).await?;
-    definitions(task, source, target, &mut findings).await?;
+    let keyless = definitions(task, source, target, &mut findings).await?;
     match &task.feed {
         Some(feed) => {
             findings.push(trust::of_feed(feed));
             findings.push(look_at_feed(feed, source).await);
+            findings.extend(look_at_changefeed(feed, &keyless).await);
             findings.extend(look_at_kafka(feed).await);
             findings.extend(notes_on_following());
         }

@@ -161,7 +161,7 @@ fn line(status: &Status) -> String {
         let spooled = HumanBytes(status.spool_bytes);
         line.push_str(&format!("; {spooled} of the feed kept on disk"));
     }
-    if let Some(reason) = &status.waiting_for {
+    if let Some(reason) = status.waits_for() {
         line.push_str(&format!(" [waiting for {reason}]"));
     }
     for (side, status) in [

@@ -4,6 +4,7 @@ mod assembly;
 mod backlog;
 #[cfg(test)]
 mod carried;
+mod changefeed;
 mod compression;
 mod damaged;
 mod fold;
@@ -18,6 +19,9 @@ mod zone;
 
 pub use assembly::{Assembly, Stretch};
 pub use backlog::{Backlog, Origin, Position, Spill};
+pub use changefeed::{
+    Changefeed, ChangefeedIdentity, ChangefeedState, NoAnswer, decode_changefeed,
+};
 pub use compression::decompressed;
 pub use damaged::rows_without_values;
 pub use fold::{FoldError, Folded, fold};

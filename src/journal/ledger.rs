@@ -396,7 +396,7 @@ async fn put(
 }
 
 /// Ends the ledgers of one table or of all, and what may become one.
-async fn end(
+pub(super) async fn end(
     writing: &mut Transaction<'static, Sqlite>,
     name: Option<&TableName>,
     reason: &str,

@@ -4,6 +4,7 @@
 //! Several processes use it at once (`migrate` and `check`, say): it runs in WAL mode. Losing it
 //! loses knowledge, never data: progress stands on the target together with the rows (INV-3).
 
+mod changefeed;
 mod definition;
 mod difference;
 mod ledger;
@@ -14,6 +15,7 @@ mod status;
 mod table;
 mod view;
 
+pub use changefeed::ChangefeedNote;
 pub use definition::DefinitionRow;
 pub use difference::{DifferenceRow, FoundBy};
 pub use ledger::{LedgerRow, LedgerStep};

@@ -7,14 +7,15 @@ use crate::schema::TableName;
 use sqlx::Row;
 
 impl Journal {
-    /// Asks for fresh bases of some tables, or of all that are stopped, and returns which.
+    /// Asks for fresh bases of some tables, or of all that are stopped or lack changes, and returns
+    /// which.
     ///
     /// The request outlives the process: the migration that runs takes it up, or the next one.
     pub async fn request_bases(&self, names: &[TableName]) -> Result<Vec<TableName>> {
         let mut wanted = names.to_vec();
         if wanted.is_empty() {
             let is_stopped = |verdict: &Verdict| {
-                let stopped = [Reason::Held, Reason::Ddl];
+                let stopped = [Reason::Held, Reason::Ddl, Reason::Lost];
                 matches!(verdict, Verdict::Unproven { reason, .. } if stopped.contains(reason))
             };
             let tables = self.tables().await?.into_iter();

@@ -1,7 +1,7 @@
 //! The journal's tables.
 
 /// The statements that make the tables, in order; each is harmless where the table exists.
-pub const STATEMENTS: [&str; 15] = [
+pub const STATEMENTS: [&str; 16] = [
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     // One row: what the migration does now, as JSON.
     "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
@@ -78,6 +78,12 @@ pub const STATEMENTS: [&str; 15] = [
         w INTEGER NOT NULL,
         s INTEGER NOT NULL,
         offsets TEXT NOT NULL
+    )",
+    // One row: the changefeed that was last met, as JSON, and up to where the feed is known to be whole.
+    "CREATE TABLE IF NOT EXISTS changefeed (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        identity TEXT NOT NULL,
+        sent_to INTEGER NOT NULL
     )",
     // The batches of the feed, newest kept.
     "CREATE TABLE IF NOT EXISTS batch (

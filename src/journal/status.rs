@@ -116,6 +116,9 @@ pub struct Status {
     /// The timestamp up to which the feed is complete.
     #[serde(default)]
     pub watermark: Option<CommitTs>,
+    /// What is to happen before the changefeed sends again, or before its state is known, in words.
+    #[serde(default)]
+    pub changefeed: Option<String>,
     /// What passes to and from the source.
     #[serde(default)]
     pub source: SideStatus,
@@ -129,6 +132,13 @@ impl Status {
     pub fn is_live(&self) -> bool {
         now_ms() - self.beat_ms < 10_000
             && !matches!(self.phase, Phase::Idle | Phase::Stopped | Phase::Failed)
+    }
+
+    /// Returns what is being waited for, or what went wrong; while following that may be the changefeed.
+    pub fn waits_for(&self) -> Option<&String> {
+        let changefeed = self.changefeed.as_ref();
+        let changefeed = changefeed.filter(|_| self.phase == Phase::Follow);
+        self.waiting_for.as_ref().or(changefeed)
     }
 
     /// Returns the age of the newest fence in milliseconds, by this machine's clock.

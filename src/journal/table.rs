@@ -114,6 +114,7 @@ impl Journal {
             "ledger",
             "proven",
             "batch",
+            "changefeed",
         ] {
             let sql = format!("DELETE FROM {table}");
             sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -298,14 +299,15 @@ fn verdict_now(
     seen: Option<Fence>,
 ) -> Verdict {
     match (read, seen) {
-        // Rows that differed before a table was held say little of it now; that it is held does.
+        // Rows that differed before a table was held, or lost changes, say little of it now; that it is
+        // held does.
         (
             Verdict::Unproven {
-                reason: Reason::Held,
+                reason: reason @ (Reason::Held | Reason::Lost),
                 detail,
             },
             _,
-        ) => Verdict::unproven(Reason::Held, detail),
+        ) => Verdict::unproven(reason, detail),
         (Verdict::Unproven { reason, detail }, None) => Verdict::Unproven { reason, detail },
         (_, Some(fence)) if repaired < differences => Verdict::Different {
             fence,

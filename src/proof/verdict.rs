@@ -41,6 +41,8 @@ pub enum Reason {
     Ddl,
     /// The table is held: a change of it can never be applied, and nothing of it is since.
     Held,
+    /// The feed may lack changes of the table.
+    Lost,
     /// The two definitions do not allow their rows to be compared.
     Schema,
     /// The definition changed while an older snapshot was read.
@@ -63,6 +65,7 @@ impl fmt::Display for Reason {
             Reason::NotRead => "not read",
             Reason::Ddl => "DDL",
             Reason::Held => "held",
+            Reason::Lost => "changes may be lost",
             Reason::Schema => "schema differs",
             Reason::SchemaChanged => "schema changed under the read",
             Reason::Expired => "snapshot expired",

@@ -199,7 +199,7 @@ impl Summary {
             return facts;
         }
         facts.push(("task", status.task.clone()));
-        if let Some(waiting) = &status.waiting_for {
+        if let Some(waiting) = status.waits_for() {
             facts.push(("waiting for", waiting.clone()));
         }
         for reason in self.throttled() {
@@ -265,7 +265,7 @@ impl Summary {
             live: self.live,
             task: status.task.clone(),
             phase: status.phase,
-            waiting_for: status.waiting_for.clone(),
+            waiting_for: status.waits_for().cloned(),
             started: (status.started_ms > 0).then(|| utc(status.started_ms)),
             last_seen: (status.beat_ms > 0).then(|| utc(status.beat_ms)),
             load: status.load,

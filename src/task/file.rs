@@ -2,7 +2,7 @@
 
 use super::pattern::wildcard;
 use super::secret::PasswordAt;
-use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Sasl, Scope, Tls, TlsMode};
+use super::{Filter, FilterFile, PolicyFile, Route, RouteFile, Sasl, Scope, TiCdc, Tls, TlsMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Zone;
 use crate::schema::Choices;
@@ -85,6 +85,14 @@ pub struct FeedTask {
     /// Whether the feed is kept on disk while tables are loaded.
     #[serde(default)]
     pub spool: SpoolWhen,
+    #[serde(default)]
+    ticdc: Option<String>,
+    #[serde(default)]
+    changefeed: Option<String>,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    ticdc_tls: Option<Tls>,
     /// Further settings, named as librdkafka names them, for example `security.protocol`.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
@@ -324,6 +332,19 @@ impl FeedTask {
         self.topics.first().map_or("", String::as_str)
     }
 
+    /// Returns where TiCDC can be asked about the changefeed, if the file says it.
+    ///
+    /// # Errors
+    /// If what it says cannot be right, or a certificate cannot be read.
+    pub fn ticdc(&self) -> Result<Option<TiCdc>> {
+        TiCdc::of(
+            self.ticdc.as_deref(),
+            self.changefeed.as_deref(),
+            self.namespace.as_deref(),
+            self.ticdc_tls.as_ref(),
+        )
+    }
+
     /// Tells whether topics that come later may be among those that are read.
     pub fn has_pattern(&self) -> bool {
         self.topics.iter().any(|name| name.contains('*'))
@@ -353,6 +374,7 @@ impl FeedTask {
                  and '*' for any characters",
             ));
         }
+        self.ticdc()?;
         for name in self.settings.keys() {
             self.validate_setting(name)?;
         }

@@ -7,6 +7,7 @@ mod route;
 mod sasl;
 mod scope;
 mod secret;
+mod ticdc;
 mod tls;
 
 pub use file::{ClaimCheck, Endpoint, FeedTask, SpoolWhen, Task};
@@ -15,4 +16,5 @@ pub use policy::{PolicyFile, PolicyRule};
 pub use route::{Filter, FilterFile, Route, RouteFile};
 pub use sasl::{Mechanism, Sasl};
 pub use scope::Scope;
+pub use ticdc::TiCdc;
 pub use tls::{Tls, TlsFiles, TlsMode};
