@@ -141,7 +141,7 @@ impl Feed {
     }
 
     /// A topic that is gone counts as unchanged: reading will tell.
-    fn assert_partitions(&self, found: &[(String, usize)]) -> Result<()> {
+    pub(super) fn assert_partitions(&self, found: &[(String, usize)]) -> Result<()> {
         for (name, partitions) in found {
             let known = self.offsets.topics().find(|(topic, _)| topic == name);
             if let Some((_, offsets)) = known

@@ -11,6 +11,7 @@ use super::old_values::OldValues;
 use super::reader::{Ahead, Claims, Reader};
 use super::schema::Making;
 use super::spooling::Spooling;
+use super::standstill::{self, Standstill};
 use super::status::StatusBoard;
 use super::timezone::ZoneCheck;
 use super::unproven::{ToProve, Unproven};
@@ -29,6 +30,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// The slot of the applier; the load's workers have the others.
@@ -92,6 +94,7 @@ impl Following {
         let mut desk = BaseDesk::new(begun, &self.stop);
         let (records, mut inbox) = mpsc::channel(RECORDS_AHEAD);
         let ahead = Reader {
+            journal: self.journal.clone(),
             claims: Claims::of(&self.task, follow.applied())?,
             feed,
             records,
@@ -103,6 +106,9 @@ impl Following {
         let zone = ZoneCheck::new(self.task.feed_zone());
         let mut guards = (zone, MoveGuard::default(), OldValues::default());
         let mut last_fence = Instant::now();
+        let mut standstill = Standstill::new();
+        let mut look = tokio::time::interval(standstill::LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut arrived = Vec::new();
         let result = loop {
             arrived.clear();
@@ -111,6 +117,7 @@ impl Following {
                 false => tokio::select! {
                     () = self.stop.cancelled() => false,
                     received = inbox.recv_many(&mut arrived, RECORDS_AHEAD) => received > 0,
+                    _ = look.tick() => true,
                 },
             };
             if !goes_on {
@@ -124,6 +131,7 @@ impl Following {
             if let Err(error) = self.take_in(&mut follow, &mut arrived, &mut inbox) {
                 break Err(error);
             }
+            standstill.look(&follow, &self.status);
             let due = last_fence.elapsed() >= IDLE_FENCE || follow.waiting_bytes() > 0;
             if due {
                 let stepped = self.step(&mut follow, &mut links, &mut crew, &mut guards);

@@ -7,6 +7,7 @@ mod carried;
 mod compression;
 mod damaged;
 mod fold;
+mod foreign;
 #[cfg(test)]
 mod golden;
 mod image;
@@ -21,6 +22,7 @@ pub use backlog::{Backlog, Origin, Position, Spill};
 pub use compression::decompressed;
 pub use damaged::rows_without_values;
 pub use fold::{FoldError, Folded, fold};
+pub use foreign::looks_like;
 pub use image::{Certainty, packed_row};
 pub use offsets::Offsets;
 pub use open_protocol::{

@@ -12,6 +12,7 @@ mod request;
 mod schema;
 mod status;
 mod table;
+mod topic;
 mod view;
 
 pub use definition::DefinitionRow;
