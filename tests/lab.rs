@@ -312,14 +312,19 @@ impl Lab {
 
     /// Asserts that the proof of each batch that the journal still names found no difference.
     pub async fn assert_batches_equal(&self) {
+        let sql = "SELECT w || ' ' || verdict FROM batch WHERE verdict <> 'equal'";
+        let told = self.journal(sql).await;
+        assert!(told.is_empty(), "{told:?}");
+    }
+
+    /// Reads a column of texts from the journal.
+    pub async fn journal(&self, sql: &'static str) -> Vec<String> {
         let path = self.dir.join("state/journal.sqlite");
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
         let mut journal = options.connect().await.expect("the journal");
-        let sql = "SELECT w, verdict FROM batch WHERE verdict <> 'equal'";
         let rows = sqlx::raw_sql(sql).fetch_all(&mut journal).await;
-        let told = |row: &SqliteRow| (row.get::<i64, _>(0), row.get::<String, _>(1));
-        let told: Vec<(i64, String)> = rows.expect("the batches").iter().map(told).collect();
-        assert!(told.is_empty(), "{told:?}");
+        let rows = rows.expect("the journal's rows");
+        rows.iter().map(|row: &SqliteRow| row.get(0)).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use secrecy::ExposeSecret;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ pub(super) type Client = StreamConsumer<Ear>;
 #[derive(Debug, Default)]
 pub(super) struct Ear {
     trouble: Mutex<Option<Trouble>>,
-    topic_ids: Mutex<Vec<(String, String)>>,
+    topic_ids: Mutex<BTreeSet<(String, String)>>,
     has_ids: AtomicBool,
 }
 
@@ -76,16 +77,16 @@ impl Ear {
                 .topic_ids
                 .lock()
                 .expect("nothing panics while it is held");
-            ids.push(told);
+            ids.insert(told);
             self.has_ids.store(true, Ordering::Release);
         }
     }
 
     /// Returns the ids of topics that were told since this was asked last.
-    pub(super) fn topic_ids(&self) -> Vec<(String, String)> {
+    pub(super) fn topic_ids(&self) -> BTreeSet<(String, String)> {
         // Asked for with each record.
         if !self.has_ids.swap(false, Ordering::Acquire) {
-            return Vec::new();
+            return BTreeSet::new();
         }
         let mut ids = self
             .topic_ids

@@ -20,7 +20,7 @@ pub use spool::{Filling, Need, Spool, fill};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Message, Offsets, decode, looks_like, rows_without_values};
 use crate::task::FeedTask;
-use client::{Client, open, reach_brokers};
+use client::{Client, EVENTS_PER_LOOK, hear, open, reach_brokers};
 use fault::{
     Trouble, deleted, failure, foreign, gap, is_absence, is_passing, left_out, lost_offset,
     no_topic, repartitioned,
@@ -323,6 +323,13 @@ impl Feed {
                 None => return Err(self.failed(&error)),
             }
         }
+    }
+
+    /// Hears what librdkafka has to say while nothing is read of Kafka: else it would gather without
+    /// end (INV-8), and nobody would know that a topic was made anew.
+    fn hear_unread(&mut self) -> Result<()> {
+        hear(&self.client, EVENTS_PER_LOOK + 8 * self.offsets.len());
+        self.ids.note(self.client.context().topic_ids())
     }
 
     /// Asserts that the topics exist, with as many partitions as before; what has been made anew is

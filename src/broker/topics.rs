@@ -93,6 +93,9 @@ impl Feed {
     fn look_once(&mut self) -> Result<()> {
         let newest = self.watching.newest();
         let found = tokio::task::block_in_place(|| topics_of(&self.client, &self.task));
+        if self.spooled.is_read() {
+            self.hear_unread()?;
+        }
         let Ok(found) = found else {
             return Ok(());
         };

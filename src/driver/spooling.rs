@@ -176,7 +176,7 @@ impl Spooling {
         if task.spool == SpoolWhen::Always {
             return Ok(true);
         }
-        let feed = own_feed(task, &self.journal).await?;
+        let mut feed = own_feed(task, &self.journal).await?;
         let noted = watch.noted.clone().named(feed.topic());
         while filling.is_needed() {
             // Also who never keeps it wants to hear of it before the load is done in vain.
