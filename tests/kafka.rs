@@ -8,6 +8,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::time::Duration;
@@ -26,7 +27,10 @@ fn admin(lab: &Lab) -> AdminClient<DefaultClientContext> {
 }
 
 fn asking(lab: &Lab) -> BaseConsumer {
-    config(lab).create().expect("a client")
+    config(lab)
+        .set("group.id", "strangers")
+        .create()
+        .expect("a client")
 }
 
 /// Returns how many partitions the test's topic has; 0 if there is none.
@@ -53,6 +57,43 @@ pub fn ends(lab: &Lab) -> Vec<i64> {
             bounds.expect("the ends of a partition").1
         })
         .collect()
+}
+
+/// Counts the records of the test's topic with a row that a watermark before them had passed already:
+/// the feed has begun again from an older checkpoint.
+pub fn told_again(lab: &Lab) -> usize {
+    let (reading, ends) = (asking(lab), ends(lab));
+    let mut list = TopicPartitionList::new();
+    for partition in (0..).take(ends.len()) {
+        list.add_partition_offset(&lab.database, partition, Offset::Beginning)
+            .expect("an offset");
+    }
+    reading.assign(&list).expect("assigned");
+    let mut left: i64 = ends.iter().sum();
+    let mut newest = vec![0; ends.len()];
+    let mut again = 0;
+    while left > 0 {
+        let record = reading.poll(PATIENCE).expect("a record").expect("read");
+        let partition = usize::try_from(record.partition()).expect("a number");
+        if record.offset() >= ends[partition] {
+            continue;
+        }
+        left -= 1;
+        let key = first_key(record.key().expect("a key"));
+        match (key["t"].as_u64(), key["ts"].as_u64()) {
+            (Some(1), Some(ts)) => again += usize::from(ts <= newest[partition]),
+            (Some(3), Some(ts)) => newest[partition] = ts.max(newest[partition]),
+            _ => {}
+        }
+    }
+    again
+}
+
+/// Returns the first message's key of a record: it comes behind the version and its own length.
+fn first_key(key: &[u8]) -> serde_json::Value {
+    let (length, rest) = key[8..].split_first_chunk().expect("a length");
+    let length = usize::try_from(u64::from_be_bytes(*length)).expect("a length");
+    serde_json::from_slice(&rest[..length]).expect("a key of TiCDC's")
 }
 
 /// Gives the test's topic more partitions.

@@ -39,6 +39,7 @@ mod routes;
 mod schema;
 mod secrecy;
 mod security;
+mod source_restart;
 mod spool;
 mod storm;
 mod throttle;
