@@ -1,50 +1,10 @@
-//! What can go wrong with the topic is noticed and said, never guessed over.
+//! What a changefeed may legally do makes no row differ, and one that stands still is named.
 
-use crate::lab::{Lab, Migrating, Writers, run, texts};
+use crate::lab::{Lab, Migrating, Writers, newest_fence, run, wait_until};
 use crate::plain_sql::assert_same_rows;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-#[tokio::test(flavor = "multi_thread")]
-async fn partitions_that_are_added_while_it_follows_end_it_with_a_reason() {
-    let lab = Lab::new("repartitioned").await;
-    let mut source = lab.source().await;
-    let table = format!("CREATE TABLE {}.t (id INT PRIMARY KEY)", lab.database);
-    run(&mut source, &table).await;
-    lab.create_feed();
-    let mut migrating = lab.start_migrate();
-    migrating.wait_until_it_follows();
-    let brokers = format!("127.0.0.1:{}", lab.kafka_port());
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .create()
-        .expect("an admin client");
-    let more = NewPartitions::new(&lab.database, 6);
-    let done = admin
-        .create_partitions([&more], &AdminOptions::new())
-        .await
-        .expect("an answer");
-    assert!(done.iter().all(Result::is_ok), "{done:?}");
-    assert_eq!(migrating.wait(PATIENCE), 2);
-    let log = migrating.log();
-    assert!(log.contains("has 6 partitions now and had 4"), "{log}");
-}
-
-/// Returns the timestamp of the newest fence.
-async fn newest_fence(lab: &Lab) -> u64 {
-    let mut target = lab.target().await;
-    let sql = format!(
-        "SELECT w FROM rowproof.fence WHERE task = '{}'",
-        lab.database
-    );
-    let rows = texts(&mut target, &sql).await;
-    let cell = rows.into_iter().flatten().flatten().next();
-    cell.and_then(|w| w.parse().ok()).expect("a fence")
-}
 
 /// Begins a migration of a small shop with live writers.
 async fn shop_that_is_followed(lab: &Lab) -> (Migrating, Writers) {
@@ -88,13 +48,22 @@ async fn inv_1_no_fence_is_made_beyond_a_partition_whose_watermark_stalls() {
         "--partition",
         "2",
         "--seconds",
-        "20",
+        "30",
     ]);
     // What the partition had said before is applied meanwhile, also on a busy machine.
     tokio::time::sleep(Duration::from_secs(8)).await;
     let stalled = newest_fence(&lab).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(newest_fence(&lab).await, stalled);
+    let named = format!(
+        "topic {} partition 2, where none has come since 2",
+        lab.database
+    );
+    wait_until("the partition is named", PATIENCE, || {
+        let status = lab.run(&["status", "--json"]).json();
+        let waiting = status["waiting_for"].as_str().unwrap_or_default();
+        waiting.contains(&named).then_some(())
+    });
     let end_of_wait = Instant::now() + PATIENCE;
     while newest_fence(&lab).await == stalled {
         assert!(Instant::now() < end_of_wait, "no fence after the stall");
@@ -103,5 +72,35 @@ async fn inv_1_no_fence_is_made_beyond_a_partition_whose_watermark_stalls() {
     writers.end();
     lab.assert_check_equal();
     assert_same_rows(&lab).await;
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changefeed_that_sends_nothing_any_more_is_what_it_waits_for() {
+    let lab = Lab::new("silence").await;
+    let table = format!("{}.t", lab.database);
+    run(
+        &mut lab.source().await,
+        &format!("CREATE TABLE {table} (id INT PRIMARY KEY)"),
+    )
+    .await;
+    lab.create_feed();
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
+    lab.assert_check_equal();
+    lab.feed(&["remove", "--topic", &lab.database]);
+    wait_until("the silence is told", PATIENCE, || {
+        assert_eq!(migrating.ended(), None, "{}", migrating.log());
+        let status = lab.run(&["status"]).stdout;
+        status.contains("on no partition since 2").then_some(())
+    });
+    // It ends when it is told to, and says the same when it is started again.
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+    let mut migrating = lab.start_migrate();
+    wait_until("the silence is told again", PATIENCE, || {
+        assert_eq!(migrating.ended(), None, "{}", migrating.log());
+        let status = lab.run(&["status"]).stdout;
+        status.contains("on no partition since 2").then_some(())
+    });
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());
 }

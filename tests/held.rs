@@ -2,8 +2,6 @@
 
 use crate::lab::{Lab, Migrating, run, texts, wait_until};
 use crate::plain_sql::assert_same_rows;
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -168,27 +166,12 @@ async fn a_table_that_somebody_drops_on_the_target_is_held_and_no_other() {
     );
 }
 
-/// Sends a record to a partition of the lab's topic, as nothing but damage would.
+/// Sends a record with one key in its frame, as nothing but damage would.
 fn send(lab: &Lab, key: &str, value: &[u8]) {
-    let producer: BaseProducer = ClientConfig::new()
-        .set(
-            "bootstrap.servers",
-            format!("127.0.0.1:{}", lab.kafka_port()),
-        )
-        .create()
-        .expect("a producer");
     let mut framed = 1_u64.to_be_bytes().to_vec();
     framed.extend((key.len() as u64).to_be_bytes());
     framed.extend(key.as_bytes());
-    let record = BaseRecord::to(&lab.database)
-        .partition(1)
-        .key(&framed)
-        .payload(value);
-    producer
-        .send(record)
-        .map_err(|(error, _)| error)
-        .expect("sent");
-    producer.flush(PATIENCE).expect("acknowledged");
+    crate::kafka::send(lab, 1, Some(&framed), value);
 }
 
 /// Returns a timestamp of the source that is soon to be passed by the feed.

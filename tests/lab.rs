@@ -312,14 +312,19 @@ impl Lab {
 
     /// Asserts that the proof of each batch that the journal still names found no difference.
     pub async fn assert_batches_equal(&self) {
+        let sql = "SELECT w || ' ' || verdict FROM batch WHERE verdict <> 'equal'";
+        let told = self.journal(sql).await;
+        assert!(told.is_empty(), "{told:?}");
+    }
+
+    /// Reads a column of texts from the journal.
+    pub async fn journal(&self, sql: &'static str) -> Vec<String> {
         let path = self.dir.join("state/journal.sqlite");
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
         let mut journal = options.connect().await.expect("the journal");
-        let sql = "SELECT w, verdict FROM batch WHERE verdict <> 'equal'";
         let rows = sqlx::raw_sql(sql).fetch_all(&mut journal).await;
-        let told = |row: &SqliteRow| (row.get::<i64, _>(0), row.get::<String, _>(1));
-        let told: Vec<(i64, String)> = rows.expect("the batches").iter().map(told).collect();
-        assert!(told.is_empty(), "{told:?}");
+        let rows = rows.expect("the journal's rows");
+        rows.iter().map(|row: &SqliteRow| row.get(0)).collect()
     }
 }
 
@@ -412,6 +417,21 @@ impl Migrating {
         let _ = self.child.wait();
     }
 
+    /// Stops its threads where they stand, as a machine that is out of breath does.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets a frozen one go on.
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("a signal");
+    }
+
     /// Tells how it ended, if it has.
     pub fn ended(&mut self) -> Option<i32> {
         self.child
@@ -437,8 +457,7 @@ impl Migrating {
 
     /// Asks it to stop and returns its exit code.
     pub fn stop(&mut self) -> i32 {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.signal(rustix::process::Signal::TERM);
         self.wait(Duration::from_secs(60))
     }
 
@@ -498,6 +517,18 @@ pub async fn texts(connection: &mut MySqlConnection, sql: &str) -> Vec<Vec<Optio
     rows.iter()
         .map(|row| (0..row.len()).map(|column| cell(row, column)).collect())
         .collect()
+}
+
+/// Returns the timestamp of the newest fence.
+pub async fn newest_fence(lab: &Lab) -> u64 {
+    let mut target = lab.target().await;
+    let sql = format!(
+        "SELECT w FROM rowproof.fence WHERE task = '{}'",
+        lab.database
+    );
+    let rows = texts(&mut target, &sql).await;
+    let cell = rows.into_iter().flatten().flatten().next();
+    cell.and_then(|w| w.parse().ok()).expect("a fence")
 }
 
 /// Returns the most memory that a process has had, in KiB.

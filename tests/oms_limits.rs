@@ -1,10 +1,8 @@
 //! What OceanBase's own migration service documents as a limit of this road: rowproof lifts it, and a
 //! test shows that, or precheck explains it before anything starts.
 
+use crate::kafka::keep_for;
 use crate::lab::{Lab, repository, run};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 
 /// What becomes of a limit.
 enum Answer {
@@ -159,19 +157,4 @@ async fn prepared() -> Lab {
     lab.create_feed();
     keep_for(&lab, "3600000").await;
     lab
-}
-
-/// Has Kafka keep what the feed of a test sends for so many milliseconds.
-pub async fn keep_for(lab: &Lab, milliseconds: &str) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set(
-            "bootstrap.servers",
-            format!("127.0.0.1:{}", lab.kafka_port()),
-        )
-        .create()
-        .expect("a client");
-    let topic = ResourceSpecifier::Topic(&lab.database);
-    let topic = AlterConfig::new(topic).set("retention.ms", milliseconds);
-    let altered = admin.alter_configs([&topic], &AdminOptions::new()).await;
-    altered.expect("an answer")[0].as_ref().expect("altered");
 }

@@ -1,12 +1,8 @@
 //! Kafka drops records while tables are loaded: what the load needs of the feed is kept on disk.
 
+use crate::kafka::{drop_records, keep_for};
 use crate::lab::{Lab, Migrating, run, wait_until};
 use crate::plain_sql::assert_same_rows;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sqlx::mysql::MySqlConnection;
 use std::time::Duration;
 
@@ -44,31 +40,6 @@ pub async fn hold_up(lab: &Lab, spool: &str) -> (MySqlConnection, MySqlConnectio
     run(&mut target, "BEGIN").await;
     run(&mut target, "INSERT INTO t VALUES (1, 'held')").await;
     (source, target)
-}
-
-/// Has Kafka drop all that it holds of the feed now.
-async fn drop_records(lab: &Lab) {
-    let mut config = ClientConfig::new();
-    config.set(
-        "bootstrap.servers",
-        format!("127.0.0.1:{}", lab.kafka_port()),
-    );
-    let asking: BaseConsumer = config.create().expect("a client");
-    let mut ends = TopicPartitionList::new();
-    for partition in 0..4 {
-        let (_, end) = asking
-            .fetch_watermarks(&lab.database, partition, PATIENCE)
-            .expect("the ends of a partition");
-        ends.add_partition_offset(&lab.database, partition, Offset::Offset(end))
-            .expect("an offset");
-    }
-    let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
-    let dropped = admin.delete_records(&ends, &AdminOptions::new()).await;
-    let dropped = dropped.expect("an answer");
-    assert!(
-        dropped.elements().iter().all(|of| of.error().is_ok()),
-        "{dropped:?}"
-    );
 }
 
 /// Waits until all that the source has committed is kept on disk.
@@ -155,7 +126,7 @@ async fn without_a_spool_what_kafka_drops_while_a_table_is_loaded_ends_it_with_t
 async fn by_itself_the_feed_is_spooled_when_kafka_keeps_it_for_a_short_time_only() {
     for (retention, spools) in [("-1", false), ("3600000", true)] {
         let (lab, mut source, mut target) = held_up("auto", "auto").await;
-        crate::oms_limits::keep_for(&lab, retention).await;
+        keep_for(&lab, retention).await;
         let mut migrating = lab.start_migrate();
         change(&mut source, 1).await;
         if spools {

@@ -116,6 +116,12 @@ async fn topics_that_come_later_are_read_and_silent_ones_do_not_hold_the_others(
     }
     wait_for_equal(&lab, &mut migrating, &[]);
     assert_same_rows(&lab).await;
+    // Its id is kept too, by which it is known again.
+    let known = lab
+        .journal("SELECT topic FROM feed_topic ORDER BY topic")
+        .await;
+    let topics = ["", "-b", "-c"].map(|suffix| format!("{}{suffix}", lab.database));
+    assert_eq!(known, topics);
 
     // The topic of `b` gets nothing any more, not even watermarks; before and after a restart.
     run(

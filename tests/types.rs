@@ -214,3 +214,71 @@ async fn definitions_arrive_whole() {
     assert_eq!(left, right);
     assert_same_rows(&lab).await;
 }
+
+/// The keys that signed arithmetic or doubles would lose.
+const HIGH: [u64; 5] = [0, 1, (1 << 63) - 1, 1 << 63, u64::MAX];
+
+/// BIT(64) and BIGINT UNSIGNED with bit 63, as values and as keys, and the 64th member of a SET.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_highest_bit_survives_load_feed_check_and_repair() {
+    let lab = Lab::new("highest").await;
+    let (mut source, mut target) = (lab.source().await, lab.target().await);
+    run(&mut source, &format!("USE {}", lab.database)).await;
+    let members: Vec<String> = (0..64).map(|of| format!("'m{of}'")).collect();
+    let members = members.join(", ");
+    for create in [
+        format!("CREATE TABLE number (k BIGINT UNSIGNED PRIMARY KEY, b BIT(64), s SET({members}))"),
+        "CREATE TABLE bits (k BIT(64) PRIMARY KEY, b BIGINT UNSIGNED, s INT)".to_owned(),
+    ] {
+        run(&mut source, &create).await;
+    }
+    // Half of the keys come by the load, all of them change in the feed, and some go.
+    let insert = async |source: &mut sqlx::mysql::MySqlConnection, keys: &[u64]| {
+        for key in keys {
+            let row = format!("INSERT INTO number VALUES ({key}, {key}, 'm63')");
+            run(source, &row).await;
+            let row = format!("INSERT INTO bits VALUES ({key}, {key}, 1)");
+            run(source, &row).await;
+        }
+    };
+    insert(&mut source, &HIGH[2..]).await;
+    lab.create_feed();
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
+    lab.assert_check_equal();
+    insert(&mut source, &HIGH[..2]).await;
+    for sql in [
+        "UPDATE number SET b = 9223372036854775808, s = 'm0,m63' WHERE k = 18446744073709551615",
+        "UPDATE bits SET b = 18446744073709551614, s = 2 WHERE k = 18446744073709551615",
+        "UPDATE number SET k = 18446744073709551614 WHERE k = 9223372036854775808",
+        "UPDATE bits SET k = 18446744073709551614 WHERE k = 9223372036854775808",
+        "DELETE FROM number WHERE k = 9223372036854775807",
+        "DELETE FROM bits WHERE k = 9223372036854775807",
+    ] {
+        run(&mut source, sql).await;
+    }
+    lab.assert_check_equal();
+    assert_same_rows(&lab).await;
+    lab.assert_batches_equal().await;
+
+    // A lost bit is seen, named by its key, and mended.
+    run(&mut target, &format!("USE {}", lab.database)).await;
+    for sql in [
+        "UPDATE number SET b = b - 9223372036854775808 WHERE k = 18446744073709551615",
+        "UPDATE number SET s = '' WHERE k = 18446744073709551614",
+        "UPDATE bits SET b = 9223372036854775806 WHERE k = 18446744073709551615",
+    ] {
+        run(&mut target, sql).await;
+    }
+    let check = lab.run(&["check", "--json"]);
+    assert_eq!(check.code, 1, "{}", check.stdout);
+    let diff = lab.run(&["diff"]).stdout;
+    for key in [u64::MAX, u64::MAX - 1] {
+        assert!(diff.contains(&format!("k = {key}")), "{diff}");
+    }
+    let repair = lab.run(&["repair", "--apply"]);
+    assert_eq!(repair.code, 0, "{}{}", repair.stdout, repair.stderr);
+    lab.assert_check_equal();
+    assert_same_rows(&lab).await;
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
+}

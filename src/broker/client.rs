@@ -1,6 +1,7 @@
 //! The Kafka client: its settings, with the files as they are now, and what its troubles mean.
 
 use super::fault::{Trouble, failure};
+use super::identity::told_id;
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::{FeedTask, Sasl, Tls, TlsMode};
 use futures_util::FutureExt;
@@ -9,7 +10,9 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use secrecy::ExposeSecret;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a question to the brokers may take.
@@ -22,25 +25,29 @@ const TROUBLE_LOOK: Duration = Duration::from_secs(1);
 const STARTING: Duration = Duration::from_secs(4);
 
 /// How many of its events are looked at then; it repeats itself without end.
-const EVENTS_PER_LOOK: usize = 64;
+pub(super) const EVENTS_PER_LOOK: usize = 64;
 
 /// The consumer, with an ear for what librdkafka says beside its answers: these name only that a
 /// broker was not reached, not that a password is wrong.
 pub(super) type Client = StreamConsumer<Ear>;
 
-/// Keeps the last trouble that librdkafka told of.
+/// Keeps the last trouble that librdkafka told of, and the ids of topics.
 ///
 /// librdkafka's own words are not kept or logged: brokers put texts of their own into them.
 #[derive(Debug, Default)]
 pub(super) struct Ear {
     trouble: Mutex<Option<Trouble>>,
+    topic_ids: Mutex<BTreeSet<(String, String)>>,
+    has_ids: AtomicBool,
 }
 
 impl ClientContext for Ear {
     /// A listener that wants another protocol only hangs up, which librdkafka logs and no more.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
-        if facility == "FAIL" {
-            self.note(Trouble::of_text(text));
+        match facility {
+            "FAIL" => self.note(Trouble::of_text(text)),
+            "METADATA" => self.note_id(text),
+            _ => {}
         }
     }
 
@@ -62,6 +69,30 @@ impl Ear {
         self.trouble
             .lock()
             .expect("nothing panics while it is held")
+    }
+
+    fn note_id(&self, text: &str) {
+        if let Some(told) = told_id(text) {
+            let mut ids = self
+                .topic_ids
+                .lock()
+                .expect("nothing panics while it is held");
+            ids.insert(told);
+            self.has_ids.store(true, Ordering::Release);
+        }
+    }
+
+    /// Returns the ids of topics that were told since this was asked last.
+    pub(super) fn topic_ids(&self) -> BTreeSet<(String, String)> {
+        // Asked for with each record.
+        if !self.has_ids.swap(false, Ordering::Acquire) {
+            return BTreeSet::new();
+        }
+        let mut ids = self
+            .topic_ids
+            .lock()
+            .expect("nothing panics while it is held");
+        std::mem::take(&mut ids)
     }
 
     /// Returns the last trouble, if there was one.
@@ -99,11 +130,14 @@ pub(super) fn config(task: &FeedTask) -> Result<ClientConfig> {
         .set("fetch.message.max.bytes", "4194304")
         // A partition whose queue is full is asked again after this time; a second, which is the default,
         // lets the others run ahead, and a reader that has emptied the queue wait.
-        .set("fetch.queue.backoff.ms", "10")
-        .set_log_level(RDKafkaLogLevel::Info);
+        .set("fetch.queue.backoff.ms", "10");
     for (name, value) in &task.settings {
         config.set(name, value);
     }
+    // What it says of topics tells their ids, see `identity`; nobody but `Ear` hears it.
+    config
+        .set("debug", "topic")
+        .set_log_level(RDKafkaLogLevel::Debug);
     let tls = task.tls.as_ref().filter(|of| of.mode != TlsMode::Disabled);
     if tls.is_some() || task.sasl.is_some() {
         let protocol = match (task.sasl.is_some(), tls.is_some()) {
@@ -173,11 +207,8 @@ pub(super) fn reach_brokers(client: &Client, task: &FeedTask) -> Result<()> {
         let Err(error) = client.fetch_metadata(Some(task.topic()), TROUBLE_LOOK) else {
             return Ok(());
         };
-        // What librdkafka has to say waits in its queue until somebody looks. Nothing is assigned
-        // yet, so that no message is lost here.
-        for _ in 0..EVENTS_PER_LOOK {
-            let _ = client.recv().now_or_never();
-        }
+        // Nothing is assigned yet, so that no message is lost here.
+        hear(client, EVENTS_PER_LOOK);
         // A broker that is being started hangs up, too.
         let is_settled = |of: &Trouble| *of != Trouble::Protocol || began.elapsed() > STARTING;
         if let Some(trouble) = client.context().trouble().filter(is_settled) {
@@ -186,6 +217,14 @@ pub(super) fn reach_brokers(client: &Client, task: &FeedTask) -> Result<()> {
         if Instant::now() >= deadline {
             return Err(failure(&task.brokers, &error));
         }
+    }
+}
+
+/// Hears what librdkafka has to say, which waits in its queue until somebody looks. Messages would be
+/// lost.
+pub(super) fn hear(client: &Client, events: usize) {
+    for _ in 0..events {
+        let _ = client.recv().now_or_never();
     }
 }
 

@@ -100,6 +100,18 @@ impl Trouble {
     }
 }
 
+/// Tells faults by which librdkafka says that a topic or one of its partitions is not there.
+pub(super) fn is_absence(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
+}
+
 /// Tells faults after which librdkafka goes on by itself.
 pub(super) fn is_passing(error: &KafkaError) -> bool {
     matches!(
@@ -133,16 +145,44 @@ pub(super) fn no_topic(topic: &str, brokers: &str) -> Error {
     )
     .advise(format!(
         "create the changefeed: cdc cli changefeed create \
-         --sink-uri=\"kafka://{brokers}/{topic}?protocol=open-protocol&partition-num=4\""
+         --sink-uri=\"kafka://{brokers}/{topic}?protocol=open-protocol&partition-num=4\"; a task that \
+         has read the topic before must begin again with a new name"
     ))
 }
 
 pub(super) fn repartitioned(topic: &str, now: usize, before: usize) -> Error {
+    let mut what =
+        format!("topic {topic} has {now} partitions now and had {before} when the feed began");
+    // Kafka never takes one away.
+    if now < before {
+        what.push_str(": it was deleted and made anew");
+    }
+    Error::new(ErrorKind::Feed, what).advise(
+        "what was sent since is in partitions that nobody reads, or lost: begin again with a new task \
+         name, and leave the number of partitions as it is",
+    )
+}
+
+pub(super) fn recreated(topic: &str) -> Error {
     Error::new(
         ErrorKind::Feed,
-        format!("topic {topic} has {now} partitions now and had {before} when the feed began"),
+        format!(
+            "topic {topic} was deleted and made anew: what the old one held and was not read is lost, \
+             and the offsets of this task mean nothing in the new one"
+        ),
     )
-    .advise("rows may have moved between partitions: begin again with a new task name")
+    .advise("begin again with a new task name")
+}
+
+pub(super) fn deleted(topic: &str) -> Error {
+    Error::new(
+        ErrorKind::Feed,
+        format!("topic {topic} was deleted: what it held and was not read is lost"),
+    )
+    .advise(
+        "create a changefeed with a topic of its own and begin again with a new task name; if its \
+         tables are gone for good, what was applied stays as it is",
+    )
 }
 
 pub(super) fn left_out(topic: &str) -> Error {
@@ -183,14 +223,22 @@ pub(super) fn gap(topic: &str, partition: usize, next: i64, came: i64) -> Error 
     )
 }
 
-pub(super) fn foreign(topic: &str, partition: usize, offset: i64, what: &str) -> Error {
+pub(super) fn foreign(
+    (topic, partition, offset): (&str, usize, i64),
+    what: &str,
+    protocol: Option<&str>,
+) -> Error {
+    let looks = protocol.map_or(String::new(), |of| format!(", and looks like {of}"));
     Error::new(
         ErrorKind::Feed,
-        format!("topic {topic} partition {partition} offset {offset}: {what}"),
+        format!(
+            "topic {topic} partition {partition} offset {offset}: {what}{looks}. Whether it tells of a \
+             change nobody can know, so nothing behind it is applied"
+        ),
     )
     .advise(
-        "the topic must carry one changefeed with protocol=open-protocol and nothing else; \
-         create one with a topic of its own",
+        "the topic must carry one changefeed with protocol=open-protocol and nothing else: create \
+         one with a topic of its own, and begin a task that has read this one again with a new name",
     )
 }
 

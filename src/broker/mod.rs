@@ -6,6 +6,7 @@
 mod claims;
 mod client;
 mod fault;
+mod identity;
 mod reach;
 mod retention;
 mod spool;
@@ -19,19 +20,21 @@ pub use spool::{Filling, Need, Spool, fill};
 pub use ticdc::TiCdcServer;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{Message, Offsets, decode, rows_without_values};
+use crate::feed::{Message, Offsets, decode, looks_like, rows_without_values};
 use crate::task::FeedTask;
-use client::{Client, open, reach_brokers};
+use client::{Client, EVENTS_PER_LOOK, hear, open, reach_brokers};
 use fault::{
-    Trouble, failure, foreign, gap, is_passing, left_out, lost_offset, no_topic, repartitioned,
+    Trouble, deleted, failure, foreign, gap, is_absence, is_passing, left_out, lost_offset,
+    no_topic, repartitioned,
 };
+use identity::{TopicIds, ask_ids};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use spool::Raw;
 use spooled::Spooled;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 use topics::{Watching, assert_complete, topics_of};
@@ -79,6 +82,7 @@ pub enum FeedEvent {
 pub struct Feed {
     task: FeedTask,
     client: Client,
+    ids: TopicIds,
     /// From where each partition is read next; it numbers them, too.
     offsets: Offsets,
     watching: Watching,
@@ -117,9 +121,12 @@ impl Feed {
         for (name, partitions) in found {
             offsets.add(name, vec![0; partitions]);
         }
+        let mut ids = TopicIds::default();
+        ids.note(client.context().topic_ids())?;
         Ok(Feed {
             task: task.clone(),
             client,
+            ids,
             offsets,
             watching: Watching::default(),
             queue: VecDeque::new(),
@@ -132,6 +139,19 @@ impl Feed {
     /// Returns the first topic, whose name old records lack.
     pub fn topic(&self) -> &str {
         self.task.topic()
+    }
+
+    /// Returns the ids that Kafka gave to the topics, as far as it tells them.
+    pub fn topic_ids(&self) -> &BTreeMap<String, String> {
+        self.ids.by_topic()
+    }
+
+    /// Asserts that the topics are those which had these ids.
+    ///
+    /// # Errors
+    /// If one was deleted and made anew.
+    pub fn assert_same_topics(&mut self, kept: BTreeMap<String, String>) -> Result<()> {
+        self.ids.note(kept)
     }
 
     /// Returns from where each partition is read next.
@@ -277,7 +297,10 @@ impl Feed {
             if self.is_shut_out {
                 self.reopen().await?;
             }
-            let error = match self.client.recv().await {
+            let received = self.client.recv().await;
+            // A new topic is told of before anything is fetched from it.
+            self.ids.note(self.client.context().topic_ids())?;
+            let error = match received {
                 Ok(message) => {
                     let raw = Raw {
                         topic: message.topic(),
@@ -304,8 +327,31 @@ impl Feed {
                     self.is_shut_out = true;
                 }
                 None if is_passing(&error) => {}
+                None if is_absence(&error) => self.assert_there()?,
                 None => return Err(self.failed(&error)),
             }
+        }
+    }
+
+    /// Hears what librdkafka has to say while nothing is read of Kafka: else it would gather without
+    /// end (INV-8), and nobody would know that a topic was made anew.
+    fn hear_unread(&mut self) -> Result<()> {
+        hear(&self.client, EVENTS_PER_LOOK + 8 * self.offsets.len());
+        self.ids.note(self.client.context().topic_ids())
+    }
+
+    /// Asserts that the topics exist, with as many partitions as before; what has been made anew is
+    /// told of otherwise.
+    fn assert_there(&self) -> Result<()> {
+        let found = tokio::task::block_in_place(|| topics_of(&self.client, &self.task));
+        let Ok(found) = found else {
+            return Ok(());
+        };
+        self.assert_partitions(&found)?;
+        let is_found = |name: &str| found.iter().any(|(topic, _)| topic == name);
+        match self.offsets.topics().find(|(name, _)| !is_found(name)) {
+            Some((gone, _)) => Err(deleted(gone)),
+            None => Ok(()),
         }
     }
 
@@ -359,14 +405,8 @@ impl Feed {
         let old = std::mem::replace(&mut self.client, client);
         // Closing it waits for its threads.
         tokio::task::spawn_blocking(move || drop(old));
-        for (name, partitions) in &found {
-            let known = self.offsets.topics().find(|(topic, _)| topic == name);
-            if let Some((_, of)) = known
-                && of.len() != *partitions
-            {
-                return Err(repartitioned(name, *partitions, of.len()));
-            }
-        }
+        self.ids.note(self.client.context().topic_ids())?;
+        self.assert_partitions(&found)?;
         let offsets = self.offsets.clone();
         self.seek(&offsets).await
     }
@@ -400,8 +440,10 @@ fn take<T>(
 /// If it is not in Open Protocol.
 fn decoded(number: usize, raw: &Raw<'_>) -> Result<FeedRecord> {
     let messages = decode(raw.key, raw.value).or_else(|what| {
-        let foreign = foreign(raw.topic, raw.partition, raw.offset, what);
-        rows_without_values(raw.key).ok_or(foreign)
+        rows_without_values(raw.key).ok_or_else(|| {
+            let place = (raw.topic, raw.partition, raw.offset);
+            foreign(place, what, looks_like(raw.value))
+        })
     })?;
     // What was compressed is larger now.
     let rows = messages.iter().map(Message::byte_len).sum::<usize>();
@@ -421,6 +463,7 @@ async fn connected(task: &FeedTask) -> Result<(Client, Vec<(String, usize)>)> {
         reach_brokers(&client, &task)?;
         let found = topics_of(&client, &task).map_err(|error| failure(&task.brokers, &error))?;
         assert_complete(&task, &found)?;
+        ask_ids(&client, &found);
         Ok((client, found))
     })
     .await

@@ -69,8 +69,8 @@ impl Feed {
     /// Returns the first offset that Kafka holds of each partition.
     ///
     /// # Errors
-    /// If that lies behind one of `noted`, from where the feed will be read.
-    pub fn firsts(&self, noted: &Offsets) -> Result<Vec<i64>> {
+    /// If that lies behind one of `noted`, from where the feed will be read, or a topic was made anew.
+    pub fn firsts(&mut self, noted: &Offsets) -> Result<Vec<i64>> {
         let mut firsts = Vec::new();
         for (topic, partition, offset) in noted.places() {
             let held = self.bounds(topic, partition)?;
@@ -79,6 +79,7 @@ impl Feed {
             }
             firsts.push(held.0);
         }
+        self.hear_unread()?;
         Ok(firsts)
     }
 }

@@ -93,6 +93,9 @@ impl Feed {
     fn look_once(&mut self) -> Result<()> {
         let newest = self.watching.newest();
         let found = tokio::task::block_in_place(|| topics_of(&self.client, &self.task));
+        if self.spooled.is_read() {
+            self.hear_unread()?;
+        }
         let Ok(found) = found else {
             return Ok(());
         };
@@ -141,7 +144,7 @@ impl Feed {
     }
 
     /// A topic that is gone counts as unchanged: reading will tell.
-    fn assert_partitions(&self, found: &[(String, usize)]) -> Result<()> {
+    pub(super) fn assert_partitions(&self, found: &[(String, usize)]) -> Result<()> {
         for (name, partitions) in found {
             let known = self.offsets.topics().find(|(topic, _)| topic == name);
             if let Some((_, offsets)) = known

@@ -78,6 +78,7 @@ impl Following {
         let desk = BaseDesk::new(begun, &self.stop);
         let (records, inbox) = mpsc::channel(RECORDS_AHEAD);
         let ahead = Reader {
+            journal: self.journal.clone(),
             claims: Claims::of(&self.task, follow.applied())?,
             feed,
             records,

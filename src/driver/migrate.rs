@@ -8,6 +8,7 @@ use super::follow::{Ended, Following};
 use super::lease::{Lease, StateLock};
 use super::link::Links;
 use super::load::Load;
+use super::own_feed::own_feed;
 use super::pace::{keep_pace, set_limits};
 use super::precheck::{Level, precheck, start_of_load};
 use super::prove::Prover;
@@ -166,7 +167,7 @@ impl Run {
         };
         let lease = links.retried("taking the lease", take).await?;
         failpoint::pass("lease-taken");
-        let spooling = Spooling::of(&self.task, &state_id, &self.status)?;
+        let spooling = Spooling::of(&self.task, &self.journal, &state_id, &self.status)?;
         // The lease is kept until the work is over, also while it winds down.
         let keep = CancellationToken::new();
         let keeper = tokio::spawn(lease.keep(self.task.clone(), record.clone(), keep.clone()));
@@ -276,7 +277,10 @@ impl Run {
         let (base, offsets) = match &self.task.feed {
             Some(feed) => {
                 self.waiting_for("the feed to show that it covers the start of the load");
-                start_of_load(&mut Feed::connect(feed).await?, source).await?
+                // What an attempt that recorded no task has seen does not count.
+                self.journal.forget_topic_ids().await?;
+                let mut feed = own_feed(feed, &self.journal).await?;
+                start_of_load(&mut feed, source).await?
             }
             None => (current_ts(source).await?, Offsets::default()),
         };
@@ -496,7 +500,7 @@ impl Run {
             // Until that is read, the spool goes on to be filled without a pause.
             let goes_on = spooling.go_on()?;
             drop(need.take());
-            let feed = Feed::connect(feed_task).await?;
+            let feed = own_feed(feed_task, &self.journal).await?;
             let feed = feed.with_spool(spooling.spool().clone(), goes_on);
             let ended = self.follow_on(
                 record,

@@ -9,6 +9,7 @@ use super::migrate::panicked;
 use super::moves::MoveGuard;
 use super::old_values::OldValues;
 use super::reader::Ahead;
+use super::standstill::Standstill;
 use super::timezone::ZoneCheck;
 use crate::broker::FeedEvent;
 use crate::engine::{Batch, Follow};
@@ -122,6 +123,7 @@ impl<'a> Pipeline<'a> {
 
     async fn go_on(&mut self) -> Result<Ended> {
         let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut standstill = Standstill::new();
         let mut arrived = Vec::new();
         let mut feed_ended = false;
         let stop = &self.following.stop;
@@ -137,6 +139,7 @@ impl<'a> Pipeline<'a> {
                 self.fold_next().await?;
             }
             self.apply_next().await?;
+            standstill.look(&self.follow, &self.following.status);
             if feed_ended && self.is_idle() {
                 break;
             }

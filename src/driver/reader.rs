@@ -3,6 +3,7 @@
 use crate::broker::{ClaimStore, Feed, FeedEvent};
 use crate::error::Result;
 use crate::feed::CommitTs;
+use crate::journal::Journal;
 use crate::task::{Scope, Task};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -20,6 +21,8 @@ pub type Ahead = (FeedEvent, OwnedSemaphorePermit);
 pub struct Reader {
     /// The feed, at the offsets from which it is read.
     pub feed: Feed,
+    /// Where the ids of topics are kept.
+    pub journal: Journal,
     /// Where large messages come from.
     pub claims: Claims,
     /// Where records go.
@@ -37,6 +40,7 @@ impl Reader {
         let room = Arc::new(Semaphore::new(BYTES_AHEAD as usize));
         let mut look = tokio::time::interval(self.feed.look_every());
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut topics = self.feed.topic_ids().len();
         loop {
             let mut event = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
@@ -44,6 +48,11 @@ impl Reader {
                 // Coming back to the brokers takes longer than the time between two looks.
                 _ = look.tick(), if !self.feed.is_shut_out() => {
                     self.feed.look()?;
+                    // Those that have come meanwhile.
+                    if self.feed.topic_ids().len() > topics {
+                        self.journal.keep_topic_ids(self.feed.topic_ids()).await?;
+                        topics = self.feed.topic_ids().len();
+                    }
                     continue;
                 }
                 event = self.feed.next_event() => event?,

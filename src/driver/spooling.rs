@@ -1,10 +1,11 @@
 //! Keeping the feed while tables are loaded, when Kafka may not keep it for so long.
 
+use super::own_feed::own_feed;
 use super::status::StatusBoard;
-use crate::broker::{Feed, Filling, Keeping, Need, Spool, come_near, fill};
+use crate::broker::{Filling, Keeping, Need, Spool, come_near, fill};
 use crate::error::{Error, Result};
 use crate::feed::{CommitTs, Offsets, physical_ms};
-use crate::journal::now_ms;
+use crate::journal::{Journal, now_ms};
 use crate::task::{FeedTask, SpoolWhen, Task};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub struct Spooling {
     feed: Option<FeedTask>,
+    journal: Journal,
     spool: Spool,
     status: StatusBoard,
     failure: Arc<Failure>,
@@ -42,11 +44,17 @@ impl Spooling {
     ///
     /// # Errors
     /// If the spool is foreign or cannot be used.
-    pub fn of(task: &Task, state_id: &str, status: &StatusBoard) -> Result<Spooling> {
+    pub fn of(
+        task: &Task,
+        journal: &Journal,
+        state_id: &str,
+        status: &StatusBoard,
+    ) -> Result<Spooling> {
         let spool = Spool::of(&task.state_dir, state_id, &task.name);
         spool.recover()?;
         let spooling = Spooling {
             feed: task.feed.clone(),
+            journal: journal.clone(),
             spool,
             status: status.clone(),
             failure: Arc::default(),
@@ -145,6 +153,7 @@ impl Spooling {
                         status.spool_is_current = is_current;
                     });
                 };
+                let feed = own_feed(feed, &self.journal).await?;
                 fill(feed, &self.spool, filling, noted, told).await
             };
             match kept.await {
@@ -167,7 +176,7 @@ impl Spooling {
         if task.spool == SpoolWhen::Always {
             return Ok(true);
         }
-        let feed = Feed::connect(task).await?;
+        let mut feed = own_feed(task, &self.journal).await?;
         let noted = watch.noted.clone().named(feed.topic());
         while filling.is_needed() {
             // Also who never keeps it wants to hear of it before the load is done in vain.

@@ -176,6 +176,11 @@ impl Follow {
         self.assembly.applied()
     }
 
+    /// Returns topic and partition of each whose watermark is far behind those of the others.
+    pub fn slow_partitions(&self) -> Vec<(String, usize)> {
+        self.assembly.slow_partitions()
+    }
+
     /// Returns the timestamp up to which the feed is complete.
     pub fn resolved(&self) -> CommitTs {
         self.assembly.resolved()

@@ -91,6 +91,14 @@ impl Assembly {
         self.applied
     }
 
+    /// Returns topic and partition of each that is far behind the others.
+    pub fn slow_partitions(&self) -> Vec<(String, usize)> {
+        let places: Vec<_> = self.next_offsets.places().collect();
+        let slow = self.watermarks.slow().map(|number| places[number]);
+        slow.map(|(topic, partition, _)| (topic.to_owned(), partition))
+            .collect()
+    }
+
     /// Returns the timestamp up to which the feed is complete.
     pub fn resolved(&self) -> CommitTs {
         self.watermarks.resolved()

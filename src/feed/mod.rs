@@ -8,6 +8,7 @@ mod changefeed;
 mod compression;
 mod damaged;
 mod fold;
+mod foreign;
 #[cfg(test)]
 mod golden;
 mod image;
@@ -25,6 +26,7 @@ pub use changefeed::{
 pub use compression::decompressed;
 pub use damaged::rows_without_values;
 pub use fold::{FoldError, Folded, fold};
+pub use foreign::looks_like;
 pub use image::{Certainty, Packer};
 pub use offsets::Offsets;
 pub use open_protocol::{

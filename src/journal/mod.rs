@@ -13,6 +13,7 @@ mod request;
 mod schema;
 mod status;
 mod table;
+mod topic;
 mod view;
 
 pub use changefeed::ChangefeedNote;

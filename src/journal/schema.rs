@@ -1,7 +1,7 @@
 //! The journal's tables.
 
 /// The statements that make the tables, in order; each is harmless where the table exists.
-pub const STATEMENTS: [&str; 16] = [
+pub const STATEMENTS: [&str; 17] = [
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     // One row: what the migration does now, as JSON.
     "CREATE TABLE IF NOT EXISTS status (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)",
@@ -35,6 +35,8 @@ pub const STATEMENTS: [&str; 16] = [
         repaired INTEGER NOT NULL DEFAULT 0,
         UNIQUE (table_schema, table_name, key)
     )",
+    // The ids that Kafka gave to the topics of the feed.
+    "CREATE TABLE IF NOT EXISTS feed_topic (topic TEXT PRIMARY KEY, id TEXT NOT NULL)",
     // Tables for which a fresh base is asked for.
     "CREATE TABLE IF NOT EXISTS base_request (
         table_schema TEXT NOT NULL,

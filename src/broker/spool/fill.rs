@@ -6,7 +6,6 @@ use crate::broker::Feed;
 use crate::error::{ErrorKind, Result};
 use crate::failpoint;
 use crate::feed::Offsets;
-use crate::task::FeedTask;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// If Kafka no longer holds what comes next, or the disk has no room.
 pub async fn fill(
-    task: &FeedTask,
+    mut feed: Feed,
     spool: &Spool,
     filling: &Filling,
     begin: &Offsets,
@@ -34,7 +33,6 @@ pub async fn fill(
 ) -> Result<()> {
     let end = spool.bounds()?.map(|(_, end)| end);
     let mut at = end.unwrap_or_else(|| begin.clone());
-    let mut feed = Feed::connect(task).await?;
     at = at.named(feed.topic());
     feed.seek(&at).await?;
     let mut writer = Writer::open(spool, &at)?;
