@@ -45,10 +45,8 @@ fn feed(lab: &Lab, command: &str) {
 
 /// Creates the feed again: from the present, or from a timestamp on.
 fn create_again(lab: &Lab, start_ts: Option<&str>) {
-    let filter = format!("{}.*", lab.database);
-    let mut arguments = vec!["create", "--topic", &lab.database, "--filter", &filter];
-    arguments.extend(start_ts.iter().flat_map(|ts| ["--start-ts", ts]));
-    lab.feed(&arguments);
+    let more: Vec<&str> = start_ts.iter().flat_map(|ts| ["--start-ts", ts]).collect();
+    lab.create_feed_with(&more);
 }
 
 /// Waits until the status says that something is waited for, and returns that.
@@ -293,12 +291,10 @@ async fn precheck_says_what_is_wrong_with_the_changefeed() {
     sql(&lab, "DROP TABLE keyless").await;
     assert_finds(0, "is normal and begins at");
     feed(&lab, "remove");
-    let filter = format!("{}.*", lab.database);
-    let create = ["create", "--topic", &lab.database, "--filter", &filter];
-    lab.feed(&[&create[..], &["--option", "output-old-value=false"]].concat());
+    lab.create_feed_with(&["--option", "output-old-value=false"]);
     assert_finds(0, "sends no old values");
     feed(&lab, "remove");
-    lab.feed(&[&create[..], &["--protocol", "canal-json"]].concat());
+    lab.create_feed_with(&["--protocol", "canal-json"]);
     assert_finds(2, "speaks canal-json");
 }
 
@@ -308,9 +304,7 @@ async fn inv_2_tables_without_a_key_are_not_carried_when_the_changefeed_sends_th
     for table in ["a (id INT PRIMARY KEY)", "keyless (n INT)"] {
         sql(&lab, &format!("CREATE TABLE {table}")).await;
     }
-    let filter = format!("{}.*", lab.database);
-    let create = ["create", "--topic", &lab.database, "--filter", &filter];
-    lab.feed(&[&create[..], &["--option", "force-replicate=true"]].concat());
+    lab.create_feed_with(&["--option", "force-replicate=true"]);
     write_task(&lab, lab.value("TIDB_CONTROL_PORT"), &id(&lab), "");
     let mut migrating = lab.start_migrate();
     migrating.wait_until_it_follows();
@@ -323,7 +317,7 @@ async fn inv_2_tables_without_a_key_are_not_carried_when_the_changefeed_sends_th
     let waiting = waited_for(&lab, "does not exist");
     let start = waiting.split_once("--start-ts=").expect("a start").1;
     let start = start.split(' ').next().expect("a timestamp");
-    lab.feed(&[&create[..], &["--start-ts", start]].concat());
+    lab.create_feed_with(&["--start-ts", start]);
     sql(&lab, "INSERT INTO keyless VALUES (2)").await;
     let told = wait_until("it is not carried", PATIENCE, || {
         let told = verdict(&lab, "keyless");

@@ -28,12 +28,8 @@ async fn lab_with_feed(name: &str, options: &[&str]) -> (Lab, MySqlConnection) {
     ] {
         run(&mut source, statement).await;
     }
-    let filter = format!("{}.*", lab.database);
-    let mut arguments = vec!["create", "--topic", &lab.database, "--filter", &filter];
-    for option in options {
-        arguments.extend(["--option", option]);
-    }
-    lab.feed(&arguments);
+    let more: Vec<&str> = options.iter().flat_map(|of| ["--option", of]).collect();
+    lab.create_feed_with(&more);
     (lab, source)
 }
 

@@ -1,23 +1,10 @@
 //! Records that Kafka holds no more, or that nobody can see: never passed over in silence.
 
 use crate::kafka::{drop_records, send_and_give_up};
-use crate::lab::{Lab, Migrating, run};
+use crate::lab::{Lab, run, table_that_is_followed, wait_until};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Begins to follow a small table.
-async fn followed(name: &str) -> (Lab, Migrating) {
-    let lab = Lab::new(name).await;
-    let mut source = lab.source().await;
-    run(&mut source, &format!("USE {}", lab.database)).await;
-    run(&mut source, "CREATE TABLE t (id INT PRIMARY KEY)").await;
-    lab.create_feed();
-    let mut migrating = lab.start_migrate();
-    migrating.wait_until_it_follows();
-    lab.assert_check_equal();
-    (lab, migrating)
-}
 
 /// Has the feed send a change, and Kafka drop it.
 async fn lose_a_change(lab: &Lab) {
@@ -28,7 +15,7 @@ async fn lose_a_change(lab: &Lab) {
     )
     .await;
     let before = lab.feed_checkpoint();
-    crate::lab::wait_until("the feed has sent it", PATIENCE, || {
+    wait_until("the feed has sent it", PATIENCE, || {
         (lab.feed_checkpoint() > before + (2_000 << 18)).then_some(())
     });
     drop_records(lab).await;
@@ -51,7 +38,7 @@ const LOST: [&str; 4] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_kafka_drops_before_they_are_read_end_it_with_the_offsets() {
-    let (lab, mut migrating) = followed("dropped_unread").await;
+    let (lab, mut migrating) = table_that_is_followed("dropped_unread").await;
     migrating.freeze();
     lose_a_change(&lab).await;
     migrating.thaw();
@@ -65,7 +52,7 @@ async fn records_that_kafka_drops_before_they_are_read_end_it_with_the_offsets()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_kafka_drops_while_it_is_down_are_missed_at_the_start() {
-    let (lab, mut migrating) = followed("dropped_down").await;
+    let (lab, mut migrating) = table_that_is_followed("dropped_down").await;
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());
     lose_a_change(&lab).await;
     assert_refuses(&lab, &LOST);
@@ -73,7 +60,7 @@ async fn records_that_kafka_drops_while_it_is_down_are_missed_at_the_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_that_do_not_follow_each_other_end_it_with_the_place() {
-    let (lab, mut migrating) = followed("gap").await;
+    let (lab, mut migrating) = table_that_is_followed("gap").await;
     send_and_give_up(&lab, 2);
     assert_eq!(migrating.wait(PATIENCE), 2, "{}", migrating.log());
     let place = format!("topic {} partition 2: offset", lab.database);
@@ -87,7 +74,7 @@ async fn offsets_that_do_not_follow_each_other_end_it_with_the_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_that_do_not_follow_each_other_are_noticed_at_the_start() {
-    let (lab, mut migrating) = followed("gap_down").await;
+    let (lab, mut migrating) = table_that_is_followed("gap_down").await;
     assert_eq!(migrating.stop(), 0, "{}", migrating.log());
     send_and_give_up(&lab, 2);
     let place = format!("topic {} partition 2: offset", lab.database);

@@ -2,7 +2,7 @@
 //! place and what to do, and show nothing of what they hold.
 
 use crate::kafka::send;
-use crate::lab::{Lab, run};
+use crate::lab::{Lab, run, table_that_is_followed, texts};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,18 +33,7 @@ fn messages() -> [(&'static str, Option<&'static [u8]>, String, &'static str); 4
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_7_a_foreign_message_ends_it_with_its_place_and_none_of_its_bytes() {
     for (name, key, value, words) in messages() {
-        let lab = Lab::new(name).await;
-        let table = format!("{}.t", lab.database);
-        let mut source = lab.source().await;
-        run(
-            &mut source,
-            &format!("CREATE TABLE {table} (id INT PRIMARY KEY)"),
-        )
-        .await;
-        lab.create_feed();
-        let mut migrating = lab.start_migrate();
-        migrating.wait_until_it_follows();
-        lab.assert_check_equal();
+        let (lab, mut migrating) = table_that_is_followed(name).await;
         // Once while it follows, and once while it is down.
         if name == "nokey" {
             assert_eq!(migrating.stop(), 0, "{}", migrating.log());
@@ -88,11 +77,7 @@ async fn another_protocol_is_named_before_anything_begins() {
             &format!("CREATE TABLE {table} (id INT PRIMARY KEY)"),
         )
         .await;
-        let filter = format!("{}.*", lab.database);
-        let mut create = vec!["create", "--topic", &lab.database, "--filter", &filter];
-        create.extend(["--protocol", protocol]);
-        create.extend(options);
-        lab.feed(&create);
+        lab.create_feed_with(&[&["--protocol", protocol], options].concat());
         run(&mut source, &format!("INSERT INTO {table} VALUES (1)")).await;
         let looks = format!("looks like {protocol}");
         let precheck = lab.run(&["precheck"]);
@@ -108,7 +93,7 @@ async fn another_protocol_is_named_before_anything_begins() {
         assert_eq!(migrate.code, 2, "{}", migrate.stderr);
         assert!(migrate.stderr.contains(&looks), "{}", migrate.stderr);
         let sql = format!("SHOW TABLES FROM {}", lab.database);
-        let made = crate::lab::texts(&mut lab.target().await, &sql).await;
+        let made = texts(&mut lab.target().await, &sql).await;
         assert!(made.is_empty(), "nothing was begun: {made:?}");
     }
 }

@@ -177,14 +177,5 @@ async fn fill(lab: &Lab) {
 
 /// Creates a feed that carries tables without a key.
 fn create_feed(lab: &Lab) {
-    let filter = format!("{}.*", lab.database);
-    lab.feed(&[
-        "create",
-        "--topic",
-        &lab.database,
-        "--filter",
-        &filter,
-        "--option",
-        "force-replicate=true",
-    ]);
+    lab.create_feed_with(&["--option", "force-replicate=true"]);
 }

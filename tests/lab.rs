@@ -124,8 +124,14 @@ impl Lab {
 
     /// Creates the feed of this test's database.
     pub fn create_feed(&self) {
+        self.create_feed_with(&[]);
+    }
+
+    /// Creates the feed with more arguments.
+    pub fn create_feed_with(&self, more: &[&str]) {
         let filter = format!("{}.*", self.database);
-        self.feed(&["create", "--topic", &self.database, "--filter", &filter]);
+        let create = ["create", "--topic", &self.database, "--filter", &filter];
+        self.feed(&[&create[..], more].concat());
     }
 
     /// Returns the timestamp up to which the lab's feed has sent everything.
@@ -517,6 +523,18 @@ pub async fn texts(connection: &mut MySqlConnection, sql: &str) -> Vec<Vec<Optio
     rows.iter()
         .map(|row| (0..row.len()).map(|column| cell(row, column)).collect())
         .collect()
+}
+
+/// Begins a migration of a table `t` with a key, and returns when it follows and both sides are equal.
+pub async fn table_that_is_followed(name: &str) -> (Lab, Migrating) {
+    let lab = Lab::new(name).await;
+    let sql = format!("CREATE TABLE {}.t (id INT PRIMARY KEY)", lab.database);
+    run(&mut lab.source().await, &sql).await;
+    lab.create_feed();
+    let mut migrating = lab.start_migrate();
+    migrating.wait_until_it_follows();
+    lab.assert_check_equal();
+    (lab, migrating)
 }
 
 /// Returns the timestamp of the newest fence.

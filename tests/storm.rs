@@ -123,16 +123,7 @@ impl Storm {
         lab.create_shop(20_000, random.u32(..));
         run(&mut source, &format!("USE {}", lab.database)).await;
         run(&mut source, KEYLESS).await;
-        let filter = format!("{}.*", lab.database);
-        lab.feed(&[
-            "create",
-            "--topic",
-            &lab.database,
-            "--filter",
-            &filter,
-            "--option",
-            "force-replicate=true",
-        ]);
+        lab.create_feed_with(&["--option", "force-replicate=true"]);
         lab.write_task(&lab.task_text().replace(USER, &user));
         // What precheck cannot reach it calls impossible, so the task begins in calm weather.
         let begun = lab.run(&["migrate", "--until", "schema"]);

@@ -2,40 +2,22 @@
 //! noticed while rowproof follows and when it is started again, and nothing is applied on a guess.
 
 use crate::kafka::{add_partitions, create_topic, delete_topic, ends};
-use crate::lab::{Lab, Migrating, newest_fence, run, wait_until};
+use crate::lab::{Lab, Migrating, newest_fence, run, table_that_is_followed, wait_until};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Begins to follow a small table; the feed has sent some records when this returns.
 async fn followed(name: &str) -> (Lab, Migrating) {
-    let lab = Lab::new(name).await;
-    let mut source = lab.source().await;
-    run(&mut source, &format!("USE {}", lab.database)).await;
-    run(&mut source, "CREATE TABLE t (id INT PRIMARY KEY)").await;
-    lab.create_feed();
-    let mut migrating = lab.start_migrate();
-    migrating.wait_until_it_follows();
-    run(&mut source, "INSERT INTO t VALUES (1), (2), (3)").await;
+    let (lab, migrating) = table_that_is_followed(name).await;
+    let sql = format!("INSERT INTO {}.t VALUES (1), (2), (3)", lab.database);
+    run(&mut lab.source().await, &sql).await;
     lab.assert_check_equal();
     (lab, migrating)
 }
 
 fn remove_feed(lab: &Lab) {
     lab.feed(&["remove", "--topic", &lab.database]);
-}
-
-fn create_feed(lab: &Lab, partitions: &str) {
-    let filter = format!("{}.*", lab.database);
-    lab.feed(&[
-        "create",
-        "--topic",
-        &lab.database,
-        "--filter",
-        &filter,
-        "--partitions",
-        partitions,
-    ]);
 }
 
 /// Asserts that it ends with exit code 2 and these words, and does so again when it is started again.
@@ -115,7 +97,7 @@ async fn inv_1_a_topic_that_was_made_anew_and_is_longer_than_the_old_one_is_not_
     // What the feed would have told while there was none.
     let sql = format!("INSERT INTO {}.t VALUES (4)", lab.database);
     run(&mut lab.source().await, &sql).await;
-    create_feed(&lab, "4");
+    lab.create_feed_with(&["--partitions", "4"]);
     wait_until("the new topic is longer", PATIENCE * 4, || {
         let is_longer = ends(&lab)
             .iter()

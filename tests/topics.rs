@@ -8,19 +8,8 @@ use std::time::Duration;
 /// Creates a feed that sends each of the tables `b` and `c` to a topic of its own.
 fn create_feed(lab: &Lab) {
     let database = &lab.database;
-    let filter = format!("{database}.*");
     let to = |table: &str| format!("{database}.{table}={database}-{table}");
-    lab.feed(&[
-        "create",
-        "--topic",
-        database,
-        "--filter",
-        &filter,
-        "--table-topic",
-        &to("b"),
-        "--table-topic",
-        &to("c"),
-    ]);
+    lab.create_feed_with(&["--table-topic", &to("b"), "--table-topic", &to("c")]);
 }
 
 fn task(lab: &Lab, topics: &[&str]) -> String {

@@ -11,8 +11,7 @@ use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use secrecy::ExposeSecret;
 use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// How long a question to the brokers may take.
@@ -38,7 +37,6 @@ pub(super) type Client = StreamConsumer<Ear>;
 pub(super) struct Ear {
     trouble: Mutex<Option<Trouble>>,
     topic_ids: Mutex<BTreeSet<(String, String)>>,
-    has_ids: AtomicBool,
 }
 
 impl ClientContext for Ear {
@@ -61,44 +59,29 @@ impl ConsumerContext for Ear {}
 impl Ear {
     fn note(&self, trouble: Option<Trouble>) {
         if trouble.is_some() {
-            *self.lock() = trouble;
+            *locked(&self.trouble) = trouble;
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Trouble>> {
-        self.trouble
-            .lock()
-            .expect("nothing panics while it is held")
     }
 
     fn note_id(&self, text: &str) {
         if let Some(told) = told_id(text) {
-            let mut ids = self
-                .topic_ids
-                .lock()
-                .expect("nothing panics while it is held");
-            ids.insert(told);
-            self.has_ids.store(true, Ordering::Release);
+            locked(&self.topic_ids).insert(told);
         }
     }
 
     /// Returns the ids of topics that were told since this was asked last.
     pub(super) fn topic_ids(&self) -> BTreeSet<(String, String)> {
-        // Asked for with each record.
-        if !self.has_ids.swap(false, Ordering::Acquire) {
-            return BTreeSet::new();
-        }
-        let mut ids = self
-            .topic_ids
-            .lock()
-            .expect("nothing panics while it is held");
-        std::mem::take(&mut ids)
+        std::mem::take(&mut locked(&self.topic_ids))
     }
 
     /// Returns the last trouble, if there was one.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        *self.lock()
+        *locked(&self.trouble)
     }
+}
+
+fn locked<T>(heard: &Mutex<T>) -> MutexGuard<'_, T> {
+    heard.lock().expect("nothing panics while it is held")
 }
 
 /// Makes a client with the passwords and certificates that the files hold now.

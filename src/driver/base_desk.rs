@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether a fresh base is asked for.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The fresh bases that are asked for, and those that are being loaded beside following.
 #[derive(Debug)]
@@ -55,31 +55,28 @@ impl BaseDesk {
         Ok(self.called)
     }
 
-    /// Takes up what is asked for, and tells whether a base is loaded, so that following must begin
+    /// Takes up what it is called for, and tells whether a base is loaded, so that following must begin
     /// again from there.
     ///
     /// # Errors
     /// If the work on a base is stopped, or the lease lost.
     pub async fn look(&mut self, following: &Following, follow: &mut Follow) -> Result<bool> {
         self.called = false;
-        match &self.loading {
-            Some(loading) if loading.is_finished() => {
-                let ends = match self.finish().await {
-                    // Following is about to end too.
-                    Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
-                    ends => ends?,
-                };
-                for end in &ends {
-                    if let Some(failure) = &end.failure {
-                        follow.note_base(&end.name, Some(failure));
-                        following.status.end_base(&end.name);
-                    }
-                }
-                Ok(ends.iter().any(|end| end.failure.is_none()))
-            }
-            Some(_) => Ok(false),
-            None => self.take_up(following, follow).await.map(|()| false),
+        if self.loading.is_none() {
+            return self.take_up(following, follow).await.map(|()| false);
         }
+        let ends = match self.finish().await {
+            // Following is about to end too.
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
+            ends => ends?,
+        };
+        for end in &ends {
+            if let Some(failure) = &end.failure {
+                follow.note_base(&end.name, Some(failure));
+                following.status.end_base(&end.name);
+            }
+        }
+        Ok(ends.iter().any(|end| end.failure.is_none()))
     }
 
     /// Stops the tables that are asked for, and begins with them when all of them are.

@@ -199,9 +199,7 @@ impl BatchWriter {
         }
         Ok(())
     }
-}
 
-impl BatchWriter {
     /// Finds what brings the copies of touched rows in tables without a key to the source's number
     /// at the end of the batch, or where the table is stopped. The applier's slot is held, which keeps
     /// repairs away between counting and writing.
@@ -215,7 +213,7 @@ impl BatchWriter {
         let mut adjustments = Vec::new();
         for folded in tables.iter().filter(|folded| folded.table.key_len == 0) {
             let stop = stops.get(&folded.table.name);
-            let at = stop.map_or(to, |stop| stop.at.min(to));
+            let at = Stop::end(stop, to);
             let rows = folded.rows.iter().map(|row| row.key.as_slice());
             let wanted = Wanted::new(&folded.table, &self.digest_key, rows)?;
             let source = source.session().await?;

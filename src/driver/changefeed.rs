@@ -108,8 +108,11 @@ impl<'r> ChangefeedWatch<'r> {
                 hindrance(&self.id, &found)
             }
             Ok(None) => {
-                self.raise(shown).await?;
-                Some(self.missing().await?)
+                let sent_to = match self.run.journal.changefeed().await? {
+                    Some(noted) => self.raise(noted, shown).await?,
+                    None => self.base,
+                };
+                Some(missing(&self.id, sent_to))
             }
             Err(error) => Some(format!(
                 "an answer about the changefeed {}, to know whether it is still the same: {}",
@@ -128,22 +131,22 @@ impl<'r> ChangefeedWatch<'r> {
         Ok(())
     }
 
-    /// Notes that the changefeed that is noted has sent all up to a timestamp.
-    async fn raise(&self, sent_to: CommitTs) -> Result<()> {
-        match self.run.journal.changefeed().await? {
-            Some(noted) if noted.sent_to < sent_to => {
-                let note = ChangefeedNote { sent_to, ..noted };
-                self.run.journal.set_changefeed(Some(&note)).await
-            }
-            _ => Ok(()),
+    /// Notes that the changefeed that is noted has sent all up to a timestamp, and returns up to which it
+    /// is known to have sent all.
+    async fn raise(&self, noted: ChangefeedNote, sent_to: CommitTs) -> Result<CommitTs> {
+        if noted.sent_to >= sent_to {
+            return Ok(noted.sent_to);
         }
+        let note = ChangefeedNote { sent_to, ..noted };
+        self.run.journal.set_changefeed(Some(&note)).await?;
+        Ok(sent_to)
     }
 
     /// Tells whether the feed is whole although this changefeed may be another one than before.
     async fn judge(&self, found: &Changefeed, is_first: bool) -> Result<()> {
         let noted = self.run.journal.changefeed().await?;
-        if noted.is_some_and(|noted| noted.identity == found.identity) {
-            return self.raise(found.checkpoint_ts).await;
+        if let Some(noted) = noted.filter(|noted| noted.identity == found.identity) {
+            return self.raise(noted, found.checkpoint_ts).await.map(|_| ());
         }
         let start_ts = found.identity.start_ts;
         let sent_to = noted.map_or(self.base, |noted| noted.sent_to);
@@ -265,16 +268,14 @@ impl<'r> ChangefeedWatch<'r> {
                       changes are not sent; check reads the table";
         self.run.journal.withdraw_keyless(w, detail).await
     }
+}
 
-    async fn missing(&self) -> Result<String> {
-        let noted = self.run.journal.changefeed().await?;
-        let start = noted.map_or(self.base, |noted| noted.sent_to);
-        Ok(format!(
-            "TiCDC's changefeed {}, which does not exist: create it with --start-ts={start} or an earlier \
-             one, and nothing is lost",
-            self.id
-        ))
-    }
+/// Says that the changefeed is gone, and from where another one takes over without a gap.
+fn missing(id: &str, sent_to: CommitTs) -> String {
+    format!(
+        "TiCDC's changefeed {id}, which does not exist: create it with --start-ts={sent_to} or an earlier \
+         one, and nothing is lost"
+    )
 }
 
 /// Says what a changefeed waits for that does not send what rowproof reads.

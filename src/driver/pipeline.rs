@@ -2,7 +2,7 @@
 //! behind them the feed is taken in.
 
 use super::applier::{Applied, Applier, Refusal};
-use super::base_desk::BaseDesk;
+use super::base_desk::{BaseDesk, LOOK_EVERY};
 use super::follow::{Ended, Following};
 use super::link::{Link, Links, Retries};
 use super::migrate::panicked;
@@ -29,9 +29,6 @@ const RECORDS_AT_ONCE: usize = 512;
 /// The bytes of waiting changes that make a batch while another one is applied. Below them more is
 /// waited for: the batch that comes next is then larger, and its fence newer.
 const WAITING_BYTES_MAX: usize = 32 << 20;
-
-/// How often it is looked whether something is asked for while the feed brings nothing.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Following, from the feed's records to applied batches.
 #[derive(Debug)]
@@ -122,6 +119,7 @@ impl<'a> Pipeline<'a> {
     }
 
     async fn go_on(&mut self) -> Result<Ended> {
+        // What is asked for is seen though the feed brings nothing.
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut standstill = Standstill::new();
         let mut arrived = Vec::new();
@@ -159,9 +157,12 @@ impl<'a> Pipeline<'a> {
         Ok(Ended::Stopped)
     }
 
+    fn applies(&self) -> bool {
+        matches!(self.applier, Place::Busy(..))
+    }
+
     fn is_idle(&self) -> bool {
-        let applies = matches!(self.applier, Place::Busy(..));
-        !applies && self.folded.is_none() && self.follow.taken_to().is_none()
+        !self.applies() && self.folded.is_none() && self.follow.taken_to().is_none()
     }
 
     /// Tells whether more of the feed is taken in: while what could be folded waits, only so much.
@@ -192,29 +193,12 @@ impl<'a> Pipeline<'a> {
 
     /// Folds the next batch, if the watermark allows one and it is worth its while.
     async fn fold_next(&mut self) -> Result<()> {
-        let applies = matches!(self.applier, Place::Busy(..));
-        if self.folded.is_some() {
+        if self.folded.is_some() || !self.take_next()? {
             return Ok(());
-        }
-        if self.follow.taken_to().is_none() {
-            let waiting = self.follow.waiting_bytes();
-            let due = match applies {
-                true => waiting > WAITING_BYTES_MAX,
-                false => waiting > 0 || self.last_fence.elapsed() >= IDLE_FENCE,
-            };
-            let scope = &self.following.task.scope;
-            let Some(created) = due
-                .then(|| self.follow.take_stretch(|name| scope.contains(name)))
-                .transpose()?
-                .flatten()
-            else {
-                return Ok(());
-            };
-            self.created = created;
         }
         if !self.created.is_empty() {
             // They are made at a fence.
-            if applies {
+            if self.applies() {
                 return Ok(());
             }
             self.create_tables().await?;
@@ -223,6 +207,26 @@ impl<'a> Pipeline<'a> {
         self.folded = block_in_place(|| self.follow.batch())?;
         tracing::debug!(took = ?began.elapsed(), "a batch is folded");
         Ok(())
+    }
+
+    /// Takes the next stretch if it is due and none is taken yet, and tells whether one is.
+    fn take_next(&mut self) -> Result<bool> {
+        if self.follow.taken_to().is_some() {
+            return Ok(true);
+        }
+        let waiting = self.follow.waiting_bytes();
+        let due = match self.applies() {
+            true => waiting > WAITING_BYTES_MAX,
+            false => waiting > 0 || self.last_fence.elapsed() >= IDLE_FENCE,
+        };
+        if !due {
+            return Ok(false);
+        }
+        let scope = &self.following.task.scope;
+        let taken = self.follow.take_stretch(|name| scope.contains(name))?;
+        let is_taken = taken.is_some();
+        self.created = taken.unwrap_or_default();
+        Ok(is_taken)
     }
 
     async fn create_tables(&mut self) -> Result<()> {

@@ -57,7 +57,7 @@ impl<'a> Sourced<'a> {
         }
         Ok(Some(Sourced {
             table,
-            at: stop.map_or(to, |stop| stop.at.min(to)),
+            at: Stop::end(stop, to),
             stopped: stop.is_some(),
             keys,
             canonical_keys,

@@ -7,7 +7,7 @@
 use super::link::Link;
 use crate::apply::lookup_condition;
 use crate::database::source_scan;
-use crate::engine::{Batch, Follow};
+use crate::engine::{Batch, Follow, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CommitTs, FoldedTable, Zone};
 use crate::row::{Canonical, Cells, Kind, Rows};
@@ -60,7 +60,7 @@ impl ZoneCheck {
         for part in &mut batch.parts {
             for folded in part.tables()?.iter() {
                 let stop = &follow.tables()[&folded.table.name].stopped;
-                let at = stop.as_ref().map_or(batch.to, |stop| stop.at.min(batch.to));
+                let at = Stop::end(stop.as_ref(), batch.to);
                 match compare(folded, at, source).await {
                     Ok(Seen::Nothing) => {}
                     Ok(Seen::Agreement) => {

@@ -91,6 +91,12 @@ impl Stop {
         }
     }
 
+    /// Returns the timestamp up to which a batch that ends at `to` tells of a table that this has stopped,
+    /// if anything has.
+    pub fn end(stop: Option<&Stop>, to: CommitTs) -> CommitTs {
+        stop.map_or(to, |stop| stop.at.min(to))
+    }
+
     /// Tells whether the table is held because of a change that can never be applied.
     pub fn is_held(&self) -> bool {
         self.letter.is_some()

@@ -278,6 +278,10 @@ struct MessageKey<'a> {
 }
 
 impl MessageKey<'_> {
+    fn name(&self) -> TableName {
+        TableName::new(&*self.scm, &*self.tbl)
+    }
+
     /// Returns the table, as the message before in the record if that was of the same one.
     fn table(&self, before: Option<&Message>) -> Arc<TableName> {
         match before {
@@ -286,7 +290,7 @@ impl MessageKey<'_> {
             {
                 Arc::clone(&row.table)
             }
-            _ => Arc::new(TableName::new(&*self.scm, &*self.tbl)),
+            _ => Arc::new(self.name()),
         }
     }
 }
@@ -385,7 +389,7 @@ fn decode_one(key: &[u8], value: &[u8], before: Option<&Message>) -> Result<Mess
             let ddl: DdlValue = serde_json::from_slice(value).map_err(|_| "a DDL is not valid")?;
             Ok(Message::Ddl(Ddl {
                 commit_ts: key.ts,
-                table: TableName::new(&*key.scm, &*key.tbl),
+                table: key.name(),
                 query: ddl.q,
                 action: ddl.t,
             }))
@@ -432,7 +436,7 @@ impl RowKey {
         let whole = key.t == ROW && !key.ohk && key.ccl.is_empty() && !key.tbl.is_empty();
         whole.then(|| RowKey {
             commit_ts: key.ts,
-            table: TableName::new(&*key.scm, &*key.tbl),
+            table: key.name(),
         })
     }
 }
