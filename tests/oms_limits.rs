@@ -144,7 +144,7 @@ async fn prepared() -> Lab {
     for sql in [
         "CREATE TABLE short (a INT PRIMARY KEY, b VARCHAR(10))",
         "CREATE TABLE fired (a INT PRIMARY KEY, b INT)",
-        "CREATE TRIGGER fires BEFORE INSERT ON fired FOR EACH ROW SET NEW.b = 5",
+        "CREATE TRIGGER IF NOT EXISTS fires BEFORE INSERT ON fired FOR EACH ROW SET NEW.b = 5",
     ] {
         run(&mut target, sql).await;
     }

@@ -274,7 +274,7 @@ async fn a_trigger_on_the_target_is_an_error() {
     run(&mut target, &format!("USE {}", lab.database)).await;
     run(
         &mut target,
-        "CREATE TRIGGER fires BEFORE INSERT ON t FOR EACH ROW SET NEW.b = 5",
+        "CREATE TRIGGER IF NOT EXISTS fires BEFORE INSERT ON t FOR EACH ROW SET NEW.b = 5",
     )
     .await;
     // OceanBase hides triggers from who may make none.

@@ -37,7 +37,7 @@ fn seconds(default: u64) -> Duration {
 }
 
 /// Returns the seed of the blows; another one by ROWPROOF_TEST_SEED.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let given = std::env::var("ROWPROOF_TEST_SEED").ok();
     given
         .and_then(|seed| seed.parse().ok())

@@ -1,13 +1,9 @@
 //! How much is asked of the two databases: limits, backing off, and a proof that falls behind.
 
 use crate::lab::{Lab, Migrating, run, texts, wait_until};
+use crate::proxy::Proxy;
 use sqlx::mysql::MySqlConnection;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -178,55 +174,15 @@ async fn inv_1_a_proof_that_falls_behind_proves_the_newest_and_drops_nothing() {
     lab.assert_check_equal();
 }
 
-/// A proxy whose server answers later than it does, by so many milliseconds.
-struct Delaying {
-    address: SocketAddr,
-    delay_ms: Arc<AtomicU64>,
-}
-
-impl Delaying {
-    async fn before(port: u16) -> Delaying {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let delay_ms = Arc::new(AtomicU64::new(0));
-        let delay = Arc::clone(&delay_ms);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(("127.0.0.1", port)).await;
-                let (from_client, to_client) = client.into_split();
-                let (from_server, to_server) = server.expect("the server").into_split();
-                let none = Arc::new(AtomicU64::new(0));
-                tokio::spawn(pass_on(from_client, to_server, none));
-                tokio::spawn(pass_on(from_server, to_client, Arc::clone(&delay)));
-            }
-        });
-        Delaying { address, delay_ms }
-    }
-}
-
-async fn pass_on(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    delay_ms: Arc<AtomicU64>,
-) {
-    let mut buffer = vec![0; 256 << 10];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        tokio::time::sleep(Duration::from_millis(delay_ms.load(Ordering::Relaxed))).await;
-        if to.write_all(&buffer[..read]).await.is_err() {
-            return;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_slows_down_is_asked_for_less_until_it_is_itself_again() {
     let lab = Lab::new("slow").await;
     let mut source = lab.source().await;
     fill(&mut source, &format!("{}.t", lab.database), 7).await;
     lab.create_feed();
-    let proxy = Delaying::before(lab.target_port()).await;
+    let proxy = Proxy::before(lab.target_port()).await;
     let port = format!("port = {}", lab.target_port());
-    let through = format!("port = {}", proxy.address.port());
+    let through = format!("port = {}", proxy.port);
     let task = lab.task_text().replace(&port, &through);
     // So that the load takes a while.
     let limits = "[limits]\ntarget = { rows_per_second = 3000 }\n";
@@ -240,7 +196,7 @@ async fn a_target_that_slows_down_is_asked_for_less_until_it_is_itself_again() {
         reasons.find(|reason| reason.starts_with("the target answers "))
     };
     assert_eq!(is_slow(&status(&lab)), None, "nothing is slow yet");
-    proxy.delay_ms.store(700, Ordering::Relaxed);
+    proxy.delay(700);
     let slow = wait_for(&lab, &mut migrating, "it backs off", |status| {
         is_slow(status).is_some()
     });
@@ -249,7 +205,7 @@ async fn a_target_that_slows_down_is_asked_for_less_until_it_is_itself_again() {
     assert!(reason.ends_with(" of 4 connections at work"), "{reason}");
     let connections = slow["target"]["slow"]["connections"].as_u64();
     assert!((1..=2).contains(&connections.expect("a number")), "{slow}");
-    proxy.delay_ms.store(0, Ordering::Relaxed);
+    proxy.delay(0);
     wait_for(&lab, &mut migrating, "it asks for all again", |status| {
         is_slow(status).is_none()
     });

@@ -156,7 +156,8 @@ pub(super) async fn check_those(
     let _ended = pace.clone().drop_guard();
     tokio::spawn(keep_pace(task.clone(), journal.clone(), None, pace));
     let mut links = Links::new(task);
-    let asked = current_ts(links.source.session().await?).await?;
+    let now = async |links: &mut Links| current_ts(links.source.session().await?).await;
+    let asked = links.retried("asking for the time", now).await?;
     let in_scope = |name: &TableName| task.scope.contains(name) && wanted(name);
     // The wait is long enough to make the workers' connections meanwhile.
     let (fence, ready) = tokio::join!(
@@ -167,7 +168,10 @@ pub(super) async fn check_those(
     let fence = match fence {
         Ok(fence) => fence,
         Err(why) => {
-            let catalog = Catalog::read(links.source.session().await?, &task.scope).await?;
+            let list = async |links: &mut Links| {
+                Catalog::read(links.source.session().await?, &task.scope).await
+            };
+            let catalog = links.retried("listing the tables", list).await?;
             let verdict = Verdict::unproven(Reason::NoFence, why);
             let tables = catalog
                 .tables
@@ -186,7 +190,11 @@ pub(super) async fn check_those(
         }
     };
     let spellings = journal.spellings().await?;
-    let mut plan = Plan::make(task, &mut links, fence, &spellings, in_scope).await?;
+    let plan =
+        async |links: &mut Links| Plan::make(task, links, fence, &spellings, &in_scope).await;
+    let mut plan = links
+        .retried("listing and cutting the tables", plan)
+        .await?;
     for (name, verdict) in &plan.definitions {
         journal.set_definition(name, verdict, fence.w).await?;
     }
@@ -468,22 +476,29 @@ impl Checking {
         let mut ahead: Option<(Chunk, Rows)> = None;
         let mut retries = Retries::new();
         let mut refences = REFENCE_TRIES;
+        let mut refenced = false;
         loop {
             let before = walk.clone();
-            let advanced = match work.table.pairing() {
-                Pairing::Ranges => {
-                    self.advance(links, work, fence, &mut walk, &mut ahead)
-                        .await
+            let advance = async {
+                if refenced {
+                    self.assert_followed(links, &work.table.name, fence).await?;
                 }
-                Pairing::Buckets | Pairing::Copies => {
-                    self.whole(links, &work.table, fence).await.map(|()| false)
+                match work.table.pairing() {
+                    Pairing::Ranges => {
+                        self.advance(links, work, fence, &mut walk, &mut ahead)
+                            .await
+                    }
+                    Pairing::Buckets | Pairing::Copies => {
+                        self.whole(links, &work.table, fence).await.map(|()| false)
+                    }
                 }
             };
-            match advanced {
+            match advance.await {
                 Ok(false) => return Ok(()),
                 Ok(true) => {
                     retries = Retries::new();
                     refences = REFENCE_TRIES;
+                    refenced = false;
                 }
                 Err(error) => {
                     links.reset();
@@ -491,7 +506,7 @@ impl Checking {
                     if error.kind() == ErrorKind::Expired && refences > 0 {
                         refences -= 1;
                         fence = self.refence(links, fence).await?;
-                        self.assert_followed(links, &work.table.name, fence).await?;
+                        refenced = true;
                         // The rows in hand were read at the old fence: the walk goes back to them.
                         if let Some((chunk, _)) = ahead.take() {
                             walk.rewind_to(&chunk);

@@ -120,12 +120,11 @@ impl FreshBases {
                     retries.pause(error).await?;
                 } else if error.kind() == ErrorKind::Expired && bases > 1 {
                     bases -= 1;
-                    let target = links.target.session().await?;
-                    self.begin(target).await?;
-                    self.record.end_base(target, &name).await?;
-                    target.execute("COMMIT").await?;
+                    self.give_up(&mut links, &name, None).await?;
                 } else {
-                    break Some(self.fail(&mut links, &name, error).await?);
+                    let reason = why_given_up(&name, error)?;
+                    self.give_up(&mut links, &name, Some(&reason)).await?;
+                    break Some(reason);
                 }
             };
             failpoint::pass("base-before-request-ended");
@@ -136,20 +135,34 @@ impl FreshBases {
         Ok(ends)
     }
 
-    /// Records that a table gets no fresh base, and returns why.
-    async fn fail(&self, links: &mut Links, name: &TableName, error: Error) -> Result<String> {
-        let fatal = [ErrorKind::Interrupted, ErrorKind::Lease, ErrorKind::Broken];
-        if fatal.contains(&error.kind()) {
-            return Err(error);
+    /// Records that a table's base, as far as it was loaded, is given up: another one is to be begun, or
+    /// none, with the reason. After a fault it is done again.
+    async fn give_up(
+        &self,
+        links: &mut Links,
+        name: &TableName,
+        reason: Option<&str>,
+    ) -> Result<()> {
+        let mut retries = Retries::new();
+        loop {
+            let recording = async {
+                let target = links.target.session().await?;
+                self.begin(target).await?;
+                match reason {
+                    Some(reason) => self.record.fail_base(target, name, reason).await?,
+                    None => self.record.end_base(target, name).await?,
+                }
+                target.execute("COMMIT").await
+            };
+            match recording.await {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    links.reset();
+                    let error = error.at(format!("giving up the base of {name}"));
+                    retries.pause(error).await?;
+                }
+            }
         }
-        let text = error.to_string().replace("\n  ", "; ");
-        let reason = format!("no fresh base could be loaded: {text}");
-        tracing::warn!(table = %name, error = %error.message(), "no fresh base");
-        let target = links.target.session().await?;
-        self.begin(target).await?;
-        self.record.fail_base(target, name, &reason).await?;
-        target.execute("COMMIT").await?;
-        Ok(reason)
     }
 
     /// Takes a table through the steps that it has before it; each is recorded when it is done.
@@ -352,6 +365,17 @@ impl FreshBases {
             existing: Catalog::read(target, &self.task.scope).await?,
         })
     }
+}
+
+/// Returns why a table gets no fresh base, unless the error ends all work.
+fn why_given_up(name: &TableName, error: Error) -> Result<String> {
+    let fatal = [ErrorKind::Interrupted, ErrorKind::Lease, ErrorKind::Broken];
+    if fatal.contains(&error.kind()) {
+        return Err(error);
+    }
+    tracing::warn!(table = %name, error = %error.message(), "no fresh base");
+    let text = error.to_string().replace("\n  ", "; ");
+    Ok(format!("no fresh base could be loaded: {text}"))
 }
 
 /// Returns why the target's table cannot hold and show every row of the source as it is.

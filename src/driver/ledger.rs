@@ -1,7 +1,7 @@
 //! Checking by ledgers: the target alone is read, at a fence whose ledgers say what it must hold.
 
 use super::check::{CheckOutcome, CheckedTable, check_those, judge_definition, obstacle, unread};
-use super::link::{Link, Retries};
+use super::link::{Link, Links, Retries};
 use super::migrate::panicked;
 use super::whole::sum;
 use crate::database::{Catalog, FollowedRow, Record, collations, newest_fence, target_whole};
@@ -71,14 +71,17 @@ struct Checked {
 pub async fn check_by_ledger(task: &Task, only: Option<&Scope>) -> Result<CheckOutcome> {
     let began = Instant::now();
     let journal = Journal::open(&task.state_dir).await?;
-    let mut link = Link::target(task);
-    wait_for_proof(task, &journal, &mut link).await?;
+    let mut links = Links::new(task);
+    wait_for_proof(task, &journal, &mut links).await?;
     let in_scope =
         |name: &TableName| task.scope.contains(name) && only.is_none_or(|only| only.contains(name));
     let (fence, mut checked) = match at_proven_fence(&journal).await? {
         Some(at) => {
             let fence = at.fence;
-            let (known, work) = plan(task, &journal, &mut link, &at, in_scope).await?;
+            let list = async |links: &mut Links| {
+                plan(task, &journal, &mut links.target, &at, &in_scope).await
+            };
+            let (known, work) = links.retried("listing the tables", list).await?;
             (Some(fence), run(task, &journal, at, known, work).await?)
         }
         None => (None, Checked::default()),
@@ -123,12 +126,15 @@ pub async fn check_by_ledger(task: &Task, only: Option<&Scope>) -> Result<CheckO
 
 /// Waits until a fence is proven that was made after the check began. Where no migration runs, none
 /// will be: the newest one is as good as ever.
-async fn wait_for_proof(task: &Task, journal: &Journal, link: &mut Link) -> Result<()> {
-    let session = link.session().await?;
-    if !Record::new(&task.name).exists(session).await? {
-        return Ok(());
-    }
-    let Some((_, newest)) = newest_fence(session, &task.name).await? else {
+async fn wait_for_proof(task: &Task, journal: &Journal, links: &mut Links) -> Result<()> {
+    let look = async |links: &mut Links| {
+        let session = links.target.session().await?;
+        match Record::new(&task.name).exists(session).await? {
+            true => newest_fence(session, &task.name).await,
+            false => Ok(None),
+        }
+    };
+    let Some((_, newest)) = links.retried("looking for the newest fence", look).await? else {
         return Ok(());
     };
     let (mut last, mut moved) = (None, Instant::now());

@@ -152,6 +152,8 @@ impl Retries {
             .with_max_delay(PAUSE_MAX)
             .with_max_times(TRIES)
             .with_jitter()
+            // Or else all workers would pause for the same times.
+            .with_jitter_seed(fastrand::u64(..))
             .build();
         Retries { pauses }
     }

@@ -120,7 +120,18 @@ impl Load {
                 let mut links = Links::new(&self.task);
                 let mut planned = Vec::new();
                 while let Some(table) = tables.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    planned.push(self.plan(&mut links, slot, table).await?);
+                    let mut retries = Retries::new();
+                    let stripes = loop {
+                        match self.plan(&mut links, slot, table).await {
+                            Ok(stripes) => break stripes,
+                            Err(error) => {
+                                links.reset();
+                                let error = error.at(format!("cutting {}", table.name));
+                                retries.pause(error).await?;
+                            }
+                        }
+                    };
+                    planned.push(stripes);
                 }
                 Ok::<_, Error>(planned)
             }
@@ -132,7 +143,8 @@ impl Load {
             .collect())
     }
 
-    /// Returns the stripes of a table as they were cut when its load began.
+    /// Returns the stripes of a table as they were cut when its load began. After a fault it is called
+    /// again.
     async fn plan(
         &self,
         links: &mut Links,

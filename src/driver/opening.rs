@@ -1,7 +1,7 @@
 //! The fence of a check, and the ledgers that begin with it: what the check reads at its fence, and what
 //! the migration gathers from there on, is one ledger when the check is done.
 
-use super::link::Link;
+use super::link::{Link, Retries};
 use crate::database::{Record, newest_fence};
 use crate::error::Result;
 use crate::feed::CommitTs;
@@ -134,23 +134,38 @@ impl Openings {
 /// Waits for a fence at or after `asked`. It gives up, with the reason, when none is to come.
 ///
 /// # Errors
-/// If the target fails.
+/// If the target fails for good.
 pub async fn wait_for_fence(
     task: &Task,
     link: &mut Link,
     asked: CommitTs,
 ) -> Result<std::result::Result<Fence, String>> {
-    let session = link.session().await?;
-    if !Record::new(&task.name).exists(session).await? {
-        return Ok(Err(format!(
-            "task {} has no migration on this target",
-            task.name
-        )));
-    }
+    let mut begun = false;
     let mut last = None;
     let mut moved = Instant::now();
+    let mut retries = Retries::new();
     while moved.elapsed() < FENCE_PATIENCE {
-        let found = newest_fence(session, &task.name).await?;
+        let look = async {
+            let session = link.session().await?;
+            begun = begun || Record::new(&task.name).exists(session).await?;
+            match begun {
+                true => newest_fence(session, &task.name).await,
+                false => Ok(None),
+            }
+        };
+        let found = match look.await {
+            Ok(found) => found,
+            Err(error) => {
+                link.reset();
+                retries.pause(error.at("looking for a fence")).await?;
+                continue;
+            }
+        };
+        if !begun {
+            let none = format!("task {} has no migration on this target", task.name);
+            return Ok(Err(none));
+        }
+        retries = Retries::new();
         match &found {
             Some((row, fence)) if row.state == FenceState::Complete && fence.w >= asked => {
                 return Ok(Ok(*fence));

@@ -3,7 +3,7 @@
 use super::applier::APPLIER_SLOT;
 use super::chunk_read::{Moment, cell_failure};
 use super::copies::{Adjustment, Wanted};
-use super::link::Links;
+use super::link::{Links, Retries};
 use crate::apply::{delete_keys, insert_rows, lookup_condition};
 use crate::chunk::CHUNK_BYTES_MAX;
 use crate::database::{
@@ -60,9 +60,11 @@ pub async fn apply_repairs(task: &Task, only: Option<&TableName>) -> Result<Repa
         journal,
     };
     let mut outcome = RepairOutcome::default();
-    let followed = Record::new(&task.name)
-        .followed(repair.links.target.session().await?)
-        .await?;
+    let list = async |links: &mut Links| {
+        let target = links.target.session().await?;
+        Record::new(&task.name).followed(target).await
+    };
+    let followed = repair.links.retried("listing the tables", list).await?;
     for row in repair.journal.tables().await? {
         if row.differences > 0 && only.is_none_or(|only| *only == row.name) {
             // What the source shows of a stopped table is not what the target should hold.
@@ -138,7 +140,7 @@ impl Repair<'_> {
                 return Ok(());
             };
             after = last.id;
-            let Some(repaired) = self.page(table, pass, &rows).await? else {
+            let Some(repaired) = self.page_retried(table, pass, &rows).await? else {
                 outcome.stopped_tables += u64::from(pass == Pass::Mend);
                 return Ok(());
             };
@@ -147,6 +149,27 @@ impl Repair<'_> {
             if pass == Pass::Mend {
                 for row in &rows {
                     self.journal.mark_repaired(row.id).await?;
+                }
+            }
+        }
+    }
+
+    /// Repairs the rows of one page. After a passing fault it is done again: what was committed then
+    /// differs no more.
+    async fn page_retried(
+        &mut self,
+        table: &Arc<Table>,
+        pass: Pass,
+        rows: &[DifferenceRow],
+    ) -> Result<Option<u64>> {
+        let mut retries = Retries::new();
+        loop {
+            match self.page(table, pass, rows).await {
+                Ok(repaired) => return Ok(repaired),
+                Err(error) => {
+                    self.links.reset();
+                    let error = error.at(format!("repairing {}", table.name));
+                    retries.pause(error).await?;
                 }
             }
         }
