@@ -130,9 +130,14 @@ pub async fn create_topic(lab: &Lab, partitions: i32) {
 
 /// Has Kafka drop all that it holds of the feed now.
 pub async fn drop_records(lab: &Lab) {
+    drop_records_before(lab, &ends(lab)).await;
+}
+
+/// Has Kafka drop what it holds of the feed before these offsets, one of each partition.
+pub async fn drop_records_before(lab: &Lab, offsets: &[i64]) {
     let mut list = TopicPartitionList::new();
-    for (partition, end) in (0..).zip(ends(lab)) {
-        list.add_partition_offset(&lab.database, partition, Offset::Offset(end))
+    for (partition, offset) in (0..).zip(offsets) {
+        list.add_partition_offset(&lab.database, partition, Offset::Offset(*offset))
             .expect("an offset");
     }
     let dropped = admin(lab).delete_records(&list, &AdminOptions::new()).await;

@@ -1,6 +1,6 @@
 //! Kafka drops records while tables are loaded: what the load needs of the feed is kept on disk.
 
-use crate::kafka::{drop_records, keep_for};
+use crate::kafka::{drop_records, drop_records_before, ends, keep_for};
 use crate::lab::{Lab, Migrating, run, wait_until};
 use crate::plain_sql::assert_same_rows;
 use sqlx::mysql::MySqlConnection;
@@ -42,8 +42,9 @@ pub async fn hold_up(lab: &Lab, spool: &str) -> (MySqlConnection, MySqlConnectio
     (source, target)
 }
 
-/// Waits until all that the source has committed is kept on disk.
-fn wait_until_spooled(lab: &Lab, migrating: &mut Migrating) {
+/// Waits until all that the source has committed is kept on disk, and has Kafka drop that; what the feed
+/// sends meanwhile may not be kept yet.
+async fn drop_what_is_spooled(lab: &Lab, migrating: &mut Migrating) {
     let committed = {
         let status = lab.feed(&["status", "--topic", &lab.database, "--json"]);
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
@@ -52,6 +53,7 @@ fn wait_until_spooled(lab: &Lab, migrating: &mut Migrating) {
     wait_until("the feed has sent it", PATIENCE, || {
         (lab.feed_checkpoint() >= committed).then_some(())
     });
+    let sent = ends(lab);
     // What was asked for at the last look was read by this one.
     std::thread::sleep(Duration::from_secs(4));
     wait_until("it is kept", PATIENCE, || {
@@ -59,6 +61,7 @@ fn wait_until_spooled(lab: &Lab, migrating: &mut Migrating) {
         let status = lab.run(&["status", "--json"]).json();
         (status["spool_is_current"] == true).then_some(())
     });
+    drop_records_before(lab, &sent).await;
 }
 
 async fn change(source: &mut MySqlConnection, round: u32) {
@@ -78,14 +81,12 @@ async fn inv_3_what_kafka_drops_while_a_table_is_loaded_comes_from_the_spool() {
     let (lab, mut source, mut target) = held_up("spool", "always").await;
     let mut migrating = lab.start_migrate();
     change(&mut source, 1).await;
-    wait_until_spooled(&lab, &mut migrating);
-    drop_records(&lab).await;
+    drop_what_is_spooled(&lab, &mut migrating).await;
     // Killed while it is held up, and held up again.
     migrating.kill();
     change(&mut source, 2).await;
     let mut migrating = lab.start_migrate();
-    wait_until_spooled(&lab, &mut migrating);
-    drop_records(&lab).await;
+    drop_what_is_spooled(&lab, &mut migrating).await;
     change(&mut source, 3).await;
     run(&mut target, "ROLLBACK").await;
     migrating.wait_until_it_follows();
@@ -130,8 +131,7 @@ async fn by_itself_the_feed_is_spooled_when_kafka_keeps_it_for_a_short_time_only
         let mut migrating = lab.start_migrate();
         change(&mut source, 1).await;
         if spools {
-            wait_until_spooled(&lab, &mut migrating);
-            drop_records(&lab).await;
+            drop_what_is_spooled(&lab, &mut migrating).await;
         }
         run(&mut target, "ROLLBACK").await;
         migrating.wait_until_it_follows();
@@ -147,8 +147,7 @@ async fn inv_3_a_spool_that_is_gone_or_foreign_is_noticed() {
     let (lab, mut source, mut target) = held_up("gone", "always").await;
     let mut migrating = lab.start_migrate();
     change(&mut source, 1).await;
-    wait_until_spooled(&lab, &mut migrating);
-    drop_records(&lab).await;
+    drop_what_is_spooled(&lab, &mut migrating).await;
     migrating.kill();
     let (spool, away) = (lab.dir.join("state/feed-spool"), lab.dir.join("away"));
     std::fs::rename(&spool, &away).expect("a directory");
@@ -205,8 +204,7 @@ async fn a_fresh_base_is_served_by_the_spool_too() {
         (status["spool_bytes"].as_u64() > Some(0)).then_some(())
     });
     change(&mut source, 1).await;
-    wait_until_spooled(&lab, &mut migrating);
-    drop_records(&lab).await;
+    drop_what_is_spooled(&lab, &mut migrating).await;
     run(&mut target, "ROLLBACK").await;
     change(&mut source, 2).await;
     wait_until("it has joined", PATIENCE, || {

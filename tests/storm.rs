@@ -64,7 +64,7 @@ async fn inv_1_an_hour_of_storm_with_a_hundred_kills_leaves_both_sides_equal() {
         // A hundred in an hour.
         kills: u32::try_from(time.as_secs() / 36).expect("it is no longer than a day"),
         restarts: true,
-        pause_ms: 18_000,
+        pause_ms: 10_000,
     };
     blow(weather).await;
 }
