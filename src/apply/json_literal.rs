@@ -58,8 +58,11 @@ fn push(value: &RawValue, nested: usize, sql: &mut String) -> Option<()> {
         }
         sql.push(')');
     } else {
-        // The exponent makes it a double and no decimal.
-        let number: f64 = text.parse().ok()?;
+        // The exponent makes it a double and no decimal. What no double holds is left for the target to refuse.
+        let number = text
+            .parse()
+            .ok()
+            .filter(|number: &f64| number.is_finite())?;
         push_cast(&format!("{number:e}"), sql);
     }
     Some(())
@@ -179,6 +182,13 @@ mod tests {
             sql("123456789012345680000"),
             "CAST(1.2345678901234568e20 AS JSON)"
         );
+    }
+
+    #[test]
+    fn a_number_that_no_double_holds_is_written_as_text() {
+        for text in ["1e999", r#"{"b": -0.35e+885}"#] {
+            assert_eq!(sql(text), text_literal(text.as_bytes()));
+        }
     }
 
     #[test]

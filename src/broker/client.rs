@@ -110,7 +110,10 @@ pub(super) fn config(task: &FeedTask) -> Result<ClientConfig> {
         .set("isolation.level", "read_committed")
         // Bounds of what librdkafka holds for us (INV-8).
         .set("queued.max.messages.kbytes", "16384")
-        .set("fetch.message.max.bytes", "4194304")
+        // By so much one partition may run ahead of the others at a time, because the queue is full for
+        // those that are asked later; what runs ahead waits, and beyond its bound on disk. A larger record
+        // comes nevertheless (KIP-74).
+        .set("fetch.message.max.bytes", "524288")
         // A partition whose queue is full is asked again after this time; a second, which is the default,
         // lets the others run ahead, and a reader that has emptied the queue wait.
         .set("fetch.queue.backoff.ms", "10");

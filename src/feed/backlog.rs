@@ -161,11 +161,17 @@ impl Backlog {
                 })?;
             }
         }
-        for (position, row) in std::mem::take(&mut self.memory) {
-            match row.commit_ts <= to {
-                true => taken.push(position, row)?,
-                false => waiting.push(position, row)?,
-            }
+        // Few rows wait, as a rule, and they stay where they are.
+        let mut ripe = std::mem::take(&mut self.memory);
+        for (position, row) in ripe.extract_if(.., |(_, row)| row.commit_ts > to) {
+            waiting.push(position, row)?;
+        }
+        if taken.memory.is_empty() {
+            taken.memory_bytes = ripe.iter().map(|(_, row)| row.byte_len()).sum();
+            taken.memory = ripe;
+        } else {
+            let mut ripe = ripe.into_iter();
+            ripe.try_for_each(|(position, row)| taken.push(position, row))?;
         }
         *self = waiting;
         Ok(taken)
