@@ -1,6 +1,6 @@
 //! One writer at a time, and no foreign state directory.
 
-use crate::lab::{Lab, run, texts};
+use crate::lab::{Lab, run, texts, wait_until};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,6 +58,29 @@ async fn inv_9_a_holder_whose_slot_was_taken_over_writes_nothing_more() {
     assert!(migrating.log().contains("INV-9"), "{}", migrating.log());
     let rows = texts(&mut target, &format!("SELECT id FROM {task}.t")).await;
     assert_eq!(rows.len(), 1, "nothing was written after the take-over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inv_9_a_start_waits_for_what_an_earlier_session_has_under_way_and_says_so() {
+    let lab = Lab::new("underway").await;
+    let mut migrating = following(&lab).await;
+    migrating.kill();
+    let mut target = lab.target().await;
+    let slot = format!("task = '{}' AND slot = 0", lab.database);
+    run(&mut target, "BEGIN").await;
+    let held = format!("UPDATE rowproof.slot SET writes = writes + 1 WHERE {slot}");
+    run(&mut target, &held).await;
+    let mut migrating = lab.start_migrate();
+    wait_until("it says what it waits for", PATIENCE, || {
+        assert_eq!(migrating.ended(), None, "{}", migrating.log());
+        let status = lab.run(&["status", "--json"]).json();
+        let reason = status["waiting_for"].as_str()?.to_owned();
+        reason.contains("a row of rowproof.slot").then_some(())
+    });
+    run(&mut target, "ROLLBACK").await;
+    migrating.wait_until_it_follows();
+    lab.assert_check_equal();
+    assert_eq!(migrating.stop(), 0, "{}", migrating.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,7 +165,12 @@ impl Run {
         let take = async |links: &mut Links| {
             Lease::take(&mut links.target, &record, &state_id, slots).await
         };
+        self.waiting_for(
+            "the target to end what an earlier process of this task has under way there: it holds a \
+             row of rowproof.slot",
+        );
         let lease = links.retried("taking the lease", take).await?;
+        self.status.update(|status| status.waiting_for = None);
         failpoint::pass("lease-taken");
         let spooling = Spooling::of(&self.task, &self.journal, &state_id, &self.status)?;
         // The lease is kept until the work is over, also while it winds down.
