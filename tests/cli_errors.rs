@@ -60,6 +60,5 @@ async fn every_kind_of_bad_input_has_its_exit_code() {
         );
         assert!(!finished.stderr.contains(crate::lab::PASSWORD));
     }
-    let finished = lab.rowproof(&["nonsense"]).output().expect("rowproof");
-    assert_eq!(finished.status.code(), Some(64));
+    assert_eq!(lab.run(&["nonsense"]).code, 64);
 }

@@ -1,6 +1,6 @@
 //! What somebody changes behind rowproof's back is found, and nothing else is.
 
-use crate::lab::Lab;
+use crate::lab::{Lab, finish};
 use std::collections::BTreeSet;
 
 /// How often each kind of corruption is made and must be found.
@@ -19,21 +19,10 @@ async fn every_corruption_is_found_and_nothing_else_fifty_times_under_live_write
     migrating.wait_until_it_follows();
     for round in 0..ROUNDS {
         let seed = round.to_string();
-        let corrupted = lab
-            .shop(
-                lab.target_port(),
-                &[
-                    "corrupt",
-                    "--kinds",
-                    "value,delete,extra,swap",
-                    "--keep-modulus",
-                    KEEP,
-                    "--seed",
-                    &seed,
-                ],
-            )
-            .output()
-            .expect("shop corrupt");
+        let kinds = ["corrupt", "--kinds", "value,delete,extra,swap"];
+        let which = ["--keep-modulus", KEEP, "--seed", &seed];
+        let arguments = [&kinds[..], &which].concat();
+        let corrupted = finish(&mut lab.shop(lab.target_port(), &arguments));
         assert!(
             corrupted.status.success(),
             "{}",

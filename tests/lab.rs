@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// The user as whom rowproof runs in tests: never an administrator.
@@ -17,6 +18,9 @@ pub const PASSWORD: &str = "canary-password-5309";
 
 /// Held while a test prepares what all tests share.
 static PREPARING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// How long a program that a test runs may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -34,16 +38,7 @@ pub struct Lab {
 impl Lab {
     /// Prepares a database of its own on the source and the grants for rowproof's user.
     pub async fn new(name: &str) -> Lab {
-        let lab_dir = std::env::var("ROWPROOF_LAB_DIR").expect(
-            "ROWPROOF_LAB_DIR names no lab: run `make test`, or fixtures/lab/up and set it",
-        );
-        let text = std::fs::read_to_string(Path::new(&lab_dir).join("lab.env")).expect("lab.env");
-        let mut env: HashMap<String, String> = text
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        env.insert("LAB_DIR".to_owned(), lab_dir);
+        let env = lab_env();
         let place = NEXT.fetch_add(1, Ordering::Relaxed);
         let database = format!("t{}_{place}_{name}", std::process::id());
         let dir = std::env::temp_dir().join(format!("rowproof-test-{database}"));
@@ -157,12 +152,9 @@ impl Lab {
     }
 
     fn fixture(&self, program: &str, arguments: &[&str]) -> String {
-        let output = Command::new(repository().join("fixtures/lab").join(program))
-            .args(arguments)
-            .args(["--dir", &self.env["LAB_DIR"]])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap_or_else(|error| panic!("fixtures/lab/{program}: {error}"));
+        let mut command = Command::new(repository().join("fixtures/lab").join(program));
+        command.args(arguments);
+        let output = finish(command.args(["--dir", &self.env["LAB_DIR"]]));
         assert!(
             output.status.success(),
             "{program} {arguments:?}: {}",
@@ -233,8 +225,7 @@ impl Lab {
 
     /// Runs rowproof to its end.
     pub fn run(&self, arguments: &[&str]) -> Finished {
-        let output = self.rowproof(arguments).output().expect("rowproof");
-        Finished::of(&output)
+        Finished::of(&finish(&mut self.rowproof(arguments)))
     }
 
     /// Starts `rowproof migrate`, its talk going to a file.
@@ -277,8 +268,7 @@ impl Lab {
     pub fn create_shop(&self, rows: u32, seed: u32) {
         let (rows, seed) = (rows.to_string(), seed.to_string());
         let arguments = ["create", "--rows", &rows, "--seed", &seed];
-        let created = self.shop(self.source_port(), &arguments).output();
-        let created = created.expect("shop create");
+        let created = finish(&mut self.shop(self.source_port(), &arguments));
         let said = String::from_utf8_lossy(&created.stderr);
         assert!(created.status.success(), "{said}");
     }
@@ -344,16 +334,9 @@ impl Drop for Lab {
             );
             return;
         }
-        let _ = Command::new(repository().join("fixtures/lab/feed"))
-            .args([
-                "remove",
-                "--topic",
-                &self.database,
-                "--dir",
-                &self.env["LAB_DIR"],
-            ])
-            .stdin(Stdio::null())
-            .output();
+        let mut remove = Command::new(repository().join("fixtures/lab/feed"));
+        remove.args(["remove", "--topic", &self.database]);
+        finish(remove.args(["--dir", &self.env["LAB_DIR"]]));
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
@@ -393,7 +376,9 @@ impl Writers {
     pub fn end(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
-        let status = self.0.wait().expect("the writers end");
+        let status = wait_until("the writers end", Duration::from_secs(120), || {
+            self.0.try_wait().expect("a child")
+        });
         assert!(status.success(), "the writers of the shop: {status}");
     }
 }
@@ -479,6 +464,54 @@ impl Drop for Migrating {
     }
 }
 
+/// Runs a program to its end. One that hangs is killed and named, with what the programs and the servers
+/// of this machine are doing, so that a test that waits for it ends.
+pub fn finish(command: &mut Command) -> Output {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+    let pid = rustix::process::Pid::from_child(&child);
+    let name = command.get_program().to_owned();
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let (ended, end) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("killed after {PATIENCE:?}: {name:?} {arguments:?}");
+            tell_what_the_target_does();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    });
+    let output = child.wait_with_output().expect("its output");
+    drop(ended);
+    watch.join().expect("it was watched");
+    output
+}
+
+/// Prints the statements and the transactions that the lab's OceanBase has under way.
+fn tell_what_the_target_does() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let port = lab_env()["OCEANBASE_PORT"].parse().expect("a port");
+        let mut target = connect(port).await;
+        for sql in [
+            "SHOW FULL PROCESSLIST",
+            "SELECT * FROM oceanbase.__all_virtual_trans_stat",
+        ] {
+            eprintln!("{sql}");
+            for row in texts(&mut target, sql).await {
+                let cells: Vec<String> = row.into_iter().flatten().collect();
+                eprintln!("  {}", cells.join(" | "));
+            }
+        }
+    });
+}
+
 /// Waits until something is there, and panics when it does not come.
 pub fn wait_until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
@@ -561,6 +594,20 @@ pub fn peak_kib(pid: u32) -> Option<u64> {
 /// Returns the repository's directory.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the values of lab.env, and the lab's directory as LAB_DIR.
+fn lab_env() -> HashMap<String, String> {
+    let lab_dir = std::env::var("ROWPROOF_LAB_DIR")
+        .expect("ROWPROOF_LAB_DIR names no lab: run `make test`, or fixtures/lab/up and set it");
+    let text = std::fs::read_to_string(Path::new(&lab_dir).join("lab.env")).expect("lab.env");
+    let mut env: HashMap<String, String> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    env.insert("LAB_DIR".to_owned(), lab_dir);
+    env
 }
 
 async fn connect(port: u16) -> MySqlConnection {

@@ -42,6 +42,16 @@ pub async fn hold_up(lab: &Lab, spool: &str) -> (MySqlConnection, MySqlConnectio
     (source, target)
 }
 
+/// Starts a migration and waits until its load is held up: what changes from then on comes by the feed.
+fn start_held_up(lab: &Lab) -> Migrating {
+    let mut migrating = lab.start_migrate();
+    wait_until("it loads", PATIENCE, || {
+        assert_eq!(migrating.ended(), None, "{}", migrating.log());
+        migrating.log().contains("load:").then_some(())
+    });
+    migrating
+}
+
 /// Waits until all that the source has committed is kept on disk, and has Kafka drop that; what the feed
 /// sends meanwhile may not be kept yet.
 async fn drop_what_is_spooled(lab: &Lab, migrating: &mut Migrating) {
@@ -79,7 +89,7 @@ async fn change(source: &mut MySqlConnection, round: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_3_what_kafka_drops_while_a_table_is_loaded_comes_from_the_spool() {
     let (lab, mut source, mut target) = held_up("spool", "always").await;
-    let mut migrating = lab.start_migrate();
+    let mut migrating = start_held_up(&lab);
     change(&mut source, 1).await;
     drop_what_is_spooled(&lab, &mut migrating).await;
     // Killed while it is held up, and held up again.
@@ -109,10 +119,7 @@ async fn inv_3_what_kafka_drops_while_a_table_is_loaded_comes_from_the_spool() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_spool_what_kafka_drops_while_a_table_is_loaded_ends_it_with_the_offsets() {
     let (lab, mut source, mut target) = held_up("unspooled", "never").await;
-    let mut migrating = lab.start_migrate();
-    wait_until("it loads", PATIENCE, || {
-        migrating.log().contains("load:").then_some(())
-    });
+    let mut migrating = start_held_up(&lab);
     change(&mut source, 1).await;
     std::thread::sleep(Duration::from_secs(2));
     drop_records(&lab).await;
@@ -128,7 +135,7 @@ async fn by_itself_the_feed_is_spooled_when_kafka_keeps_it_for_a_short_time_only
     for (retention, spools) in [("-1", false), ("3600000", true)] {
         let (lab, mut source, mut target) = held_up("auto", "auto").await;
         keep_for(&lab, retention).await;
-        let mut migrating = lab.start_migrate();
+        let mut migrating = start_held_up(&lab);
         change(&mut source, 1).await;
         if spools {
             drop_what_is_spooled(&lab, &mut migrating).await;
@@ -145,7 +152,7 @@ async fn by_itself_the_feed_is_spooled_when_kafka_keeps_it_for_a_short_time_only
 #[tokio::test(flavor = "multi_thread")]
 async fn inv_3_a_spool_that_is_gone_or_foreign_is_noticed() {
     let (lab, mut source, mut target) = held_up("gone", "always").await;
-    let mut migrating = lab.start_migrate();
+    let mut migrating = start_held_up(&lab);
     change(&mut source, 1).await;
     drop_what_is_spooled(&lab, &mut migrating).await;
     migrating.kill();

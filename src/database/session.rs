@@ -65,6 +65,9 @@ impl Server {
     }
 }
 
+/// How long it may take to make a connection. A server out of breath takes it and never speaks.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+
 /// How long a read waits for its next rows. A host that vanished sends nothing, not even an error.
 const SILENCE_MAX: Duration = Duration::from_secs(900);
 
@@ -103,6 +106,14 @@ impl Session {
     /// If the server cannot be reached, refuses the user or does not take a setting.
     pub async fn connect(endpoint: &Endpoint, server: Server) -> Result<Session> {
         let label = format!("{} at {}:{}", server.name(), endpoint.host, endpoint.port);
+        let opening = Session::open(endpoint, server, label.clone());
+        timeout(CONNECT_MAX, opening).await.unwrap_or_else(|_| {
+            let what = format!("{label} let nobody in for {} s", CONNECT_MAX.as_secs());
+            Err(unavailable(what))
+        })
+    }
+
+    async fn open(endpoint: &Endpoint, server: Server, label: String) -> Result<Session> {
         let mut options = MySqlConnectOptions::new()
             .host(&endpoint.host)
             .port(endpoint.port)
@@ -498,15 +509,37 @@ fn connect_failure(label: &str, error: &sqlx::Error) -> Error {
     }
     let error = failure(label, error);
     if error.kind() == ErrorKind::Transient {
-        return Error::new(ErrorKind::Unavailable, error.message())
-            .advise("check host and port in the task file and that the server runs");
+        return unavailable(error.message());
     }
     error
+}
+
+fn unavailable(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unavailable, what)
+        .advise("check host and port in the task file and that the server runs")
 }
 
 impl Session {
     /// Says goodbye to the server; a session that is merely dropped closes its socket only.
     pub async fn close(self) {
         let _ = self.connection.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_a_connection_and_says_nothing_is_not_waited_for() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let silent = silent.expect("a port");
+        let port = silent.local_addr().expect("its address").port();
+        let text = format!("host = '127.0.0.1'\nport = {port}\nuser = 'any'");
+        let endpoint: Endpoint = toml::from_str(&text).expect("an endpoint");
+        let error = Session::connect(&endpoint, Server::OceanBase).await;
+        let error = error.expect_err("nobody answers");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.message().contains("let nobody in for 30 s"));
     }
 }
