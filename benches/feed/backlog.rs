@@ -41,7 +41,8 @@ pub async fn measure(lab: &Lab, changes: u64) -> Result<bool> {
     let table = table.context("the measured table")?;
 
     let mut target = Session::connect(&task.target, Server::OceanBase).await?;
-    let began = Instant::now();
+    lab.settle().await?;
+    let (began, cpu) = (Instant::now(), lab.target_cpu_seconds()?);
     let mut process = Process::start(
         "follow",
         &mut migrate(lab, &["--until", "caught-up"]),
@@ -55,6 +56,8 @@ pub async fn measure(lab: &Lab, changes: u64) -> Result<bool> {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let applied = began.elapsed().as_secs_f64();
+    let target_cpu = lab.target_cpu_seconds()? - cpu;
+    let own_cpu = process.running()?.cpu_seconds;
     let cost = process.finish().await?;
     let whole = began.elapsed().as_secs_f64();
 
@@ -65,9 +68,12 @@ pub async fn measure(lab: &Lab, changes: u64) -> Result<bool> {
         folded.rows.len() as u64 == changes - deletes,
         "every image is there"
     );
-    let writes = bare::writes(lab, &folded, before).await?.as_secs_f64();
+    let (writes, bare_cpu) = bare::writes(lab, &folded, before).await?;
     let reads = bare::reads(&task, &folded).await?.as_secs_f64();
     println!("backlog of {changes} changes: bare writes {writes:.2} s, bare reads {reads:.2} s");
+    println!(
+        "processor time until all was applied: OceanBase {target_cpu:.1} s (bare writes {bare_cpu:.1} s), rowproof {own_cpu:.1} s"
+    );
     let most = 1.5 * writes;
     let mut holds = bound("applied", applied, "s", most);
     holds &= bound("applied and proven", whole, "s", most + 1.25 * reads);

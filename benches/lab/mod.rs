@@ -9,6 +9,11 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long OceanBase must have had nothing to do, and how long that is waited for.
+const IDLE_FOR: Duration = Duration::from_secs(2);
+const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running lab and a directory for what the measurement writes.
 #[derive(Debug)]
@@ -149,6 +154,36 @@ listen = "127.0.0.1:{web}"
             .await?;
         }
         Ok(())
+    }
+
+    /// Has OceanBase write to disk what it holds in memory, and waits until that is done. What it does about
+    /// one measurement would else be counted to the next.
+    pub async fn settle(&self) -> Result<()> {
+        let mut target = self.target().await?;
+        run(&mut target, "ALTER SYSTEM MINOR FREEZE").await?;
+        let began = Instant::now();
+        let mut idle_since = began;
+        while idle_since.elapsed() < IDLE_FOR {
+            if began.elapsed() > SETTLE_PATIENCE {
+                bail!("OceanBase does not come to rest");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let work = "SELECT dag_type FROM oceanbase.__all_virtual_dag";
+            if !texts(&mut target, work).await?.is_empty() {
+                idle_since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the seconds of processor time that OceanBase has taken since it was started.
+    pub fn target_cpu_seconds(&self) -> Result<f64> {
+        let path = self.lab_dir.join("run/oceanbase.pid");
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let pid = text.split(' ').next().and_then(|pid| pid.parse().ok());
+        Ok(process::cpu_seconds(
+            pid.context("the process of OceanBase")?,
+        ))
     }
 
     /// Takes back what the measurement made, but for the source's tables.

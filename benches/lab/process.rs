@@ -115,19 +115,7 @@ impl Process {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         self.cost.peak_bytes = self.cost.peak_bytes.max(kib.unwrap_or(0) * 1_024);
-        // Behind the name, which may hold anything, user and kernel time are the 12th and 13th field.
-        let stat = std::fs::read_to_string(proc.join("stat")).unwrap_or_default();
-        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-        let ticks: u32 = fields
-            .split(' ')
-            .skip(11)
-            .take(2)
-            .filter_map(|t| t.parse::<u32>().ok())
-            .sum();
-        self.cost.cpu_seconds = self
-            .cost
-            .cpu_seconds
-            .max(f64::from(ticks) / TICKS_PER_SECOND);
+        self.cost.cpu_seconds = self.cost.cpu_seconds.max(cpu_seconds(self.child.id()));
         self.cost.seconds = self.began.elapsed().as_secs_f64();
     }
 
@@ -143,4 +131,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns the processor time that a process has taken so far, in seconds; 0 if there is none.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything, user and kernel time are the 12th and 13th field.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let times = fields.split(' ').skip(11).take(2);
+    let ticks: u32 = times.filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
+    f64::from(ticks) / TICKS_PER_SECOND
 }

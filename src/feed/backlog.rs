@@ -2,13 +2,13 @@
 
 use super::{CommitTs, RowChange};
 use crate::error::{Error, ErrorKind, Result};
-use crate::row::{Cells, Spool};
+use crate::row::{Cells, Place, Spool};
 use crate::schema::TableName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// How many runs a full memory makes.
+/// How many runs a full memory would make. Half of it is kept: what committed first is wanted first.
 const RUNS_OF_MEMORY: usize = 4;
 
 /// The most rows of a group.
@@ -56,15 +56,35 @@ pub struct Backlog {
     runs: Vec<Run>,
 }
 
-/// Rows on disk, and what must be known of them without reading them.
+/// Rows on disk in the order of their commit timestamps, and what must be known of them without reading
+/// them.
 #[derive(Debug)]
 struct Run {
     spool: Spool,
+    /// Where those begin that are not taken yet; what follows is of them.
+    from: Place,
     bytes: usize,
     least: CommitTs,
     most: CommitTs,
+    whence: Whence,
+}
+
+/// Where rows stood in the feed, and of which tables they are.
+#[derive(Debug, Default)]
+struct Whence {
     first_offsets: BTreeMap<usize, i64>,
     tables: BTreeSet<TableName>,
+}
+
+impl Whence {
+    fn note(&mut self, position: Position, table: &TableName) {
+        let first = self.first_offsets.entry(position.partition);
+        let first = first.or_insert(position.offset);
+        *first = position.offset.min(*first);
+        if !self.tables.contains(table) {
+            self.tables.insert(table.clone());
+        }
+    }
 }
 
 impl Backlog {
@@ -91,18 +111,25 @@ impl Backlog {
         Ok(())
     }
 
-    /// Writes what is in memory to disk, in runs that follow each other in time, so that a stretch
-    /// can be cut between them.
+    /// Writes the later half of what is in memory to disk, in runs that follow each other in time, so
+    /// that a stretch can be cut between them.
     fn write_runs(&mut self) -> Result<()> {
-        let mut rows = std::mem::take(&mut self.memory);
-        rows.sort_by_key(|(_, row)| row.commit_ts);
-        let most = std::mem::take(&mut self.memory_bytes) / RUNS_OF_MEMORY;
+        self.memory.sort_by_key(|(_, row)| row.commit_ts);
+        let mut kept_bytes = 0;
+        let kept = self.memory.iter().take_while(|(_, row)| {
+            kept_bytes += row.byte_len();
+            kept_bytes <= self.spill.memory_bytes / 2
+        });
+        let kept = kept.count();
+        let rows = self.memory.split_off(kept);
+        let most = self.memory_bytes / RUNS_OF_MEMORY;
         let (mut from, mut bytes) = (0, 0);
         for next in 0..rows.len() {
             bytes += rows[next].1.byte_len();
             if bytes > most || next + 1 == rows.len() {
                 let run = Run::write(&self.spill, &rows[from..=next], bytes)?;
                 self.runs.push(run);
+                self.memory_bytes -= bytes;
                 (from, bytes) = (next + 1, 0);
             }
         }
@@ -148,18 +175,15 @@ impl Backlog {
     pub fn take_up_to(&mut self, to: CommitTs) -> Result<Backlog> {
         let mut taken = Backlog::new(self.spill.clone());
         let mut waiting = Backlog::new(self.spill.clone());
-        for run in std::mem::take(&mut self.runs) {
+        for mut run in std::mem::take(&mut self.runs) {
             if run.most <= to {
                 taken.runs.push(run);
-            } else if run.least > to {
-                waiting.runs.push(run);
-            } else {
-                let mut run = run;
-                run.for_each(|position, row| match row.commit_ts <= to {
-                    true => taken.push(position, row),
-                    false => waiting.push(position, row),
-                })?;
+                continue;
             }
+            if run.least <= to {
+                run.take_up_to(to, |position, row| taken.push(position, row))?;
+            }
+            waiting.runs.push(run);
         }
         // Few rows wait, as a rule, and they stay where they are.
         let mut ripe = std::mem::take(&mut self.memory);
@@ -180,7 +204,7 @@ impl Backlog {
     /// Returns the first offset of a waiting row on each partition that has one.
     pub fn first_offsets(&self) -> BTreeMap<usize, i64> {
         let mut offsets = BTreeMap::new();
-        let on_disk = self.runs.iter().flat_map(|run| &run.first_offsets);
+        let on_disk = self.runs.iter().flat_map(|run| &run.whence.first_offsets);
         let all = on_disk.map(|(partition, offset)| (*partition, *offset));
         let in_memory = self.memory.iter().map(|(at, _)| (at.partition, at.offset));
         for (partition, offset) in all.chain(in_memory) {
@@ -192,7 +216,7 @@ impl Backlog {
 
     /// Returns the tables of the rows.
     pub fn tables(&self) -> BTreeSet<&TableName> {
-        let on_disk = self.runs.iter().flat_map(|run| &run.tables);
+        let on_disk = self.runs.iter().flat_map(|run| &run.whence.tables);
         on_disk
             .chain(self.memory.iter().map(|(_, row)| &*row.table))
             .collect()
@@ -231,11 +255,11 @@ impl Run {
     fn write(spill: &Spill, rows: &[(Position, RowChange)], bytes: usize) -> Result<Run> {
         let mut run = Run {
             spool: Spool::new(&spill.dir)?,
+            from: Place::default(),
             bytes,
             least: CommitTs::MAX,
             most: 0,
-            first_offsets: BTreeMap::new(),
-            tables: BTreeSet::new(),
+            whence: Whence::default(),
         };
         for (position, row) in rows {
             run.spool.push([
@@ -249,44 +273,85 @@ impl Run {
             ])?;
             run.least = run.least.min(row.commit_ts);
             run.most = run.most.max(row.commit_ts);
-            let first = run.first_offsets.entry(position.partition);
-            let first = first.or_insert(position.offset);
-            *first = position.offset.min(*first);
-            if !run.tables.contains(&row.table) {
-                run.tables.insert((*row.table).clone());
-            }
+            run.whence.note(*position, &row.table);
         }
         Ok(run)
     }
 
+    /// Shows all rows that are left.
     fn for_each(&mut self, mut see: impl FnMut(Position, RowChange) -> Result<()>) -> Result<()> {
         let mut table = None;
-        self.spool.for_each(|row| {
-            let (position, row) = unpacked(Cells::of(row), &mut table).ok_or_else(damaged)?;
-            see(position, row)
+        let all = |packed: &[u8]| {
+            let (position, row) = unpacked(packed, &mut table).ok_or_else(damaged)?;
+            see(position, row).map(|()| true)
+        };
+        self.spool.for_each_from(self.from, all).map(|_| ())
+    }
+
+    /// Takes out the rows that committed at or before a timestamp; they come first.
+    fn take_up_to(
+        &mut self,
+        to: CommitTs,
+        mut take: impl FnMut(Position, RowChange) -> Result<()>,
+    ) -> Result<()> {
+        let mut table = None;
+        self.from = self.spool.for_each_from(self.from, |packed| {
+            let head = Head::of(&mut Cells::of(packed), &mut table).ok_or_else(damaged)?;
+            if head.commit_ts > to {
+                self.least = head.commit_ts;
+                return Ok(false);
+            }
+            let (position, row) = unpacked(packed, &mut table).ok_or_else(damaged)?;
+            self.bytes -= row.byte_len();
+            take(position, row).map(|()| true)
+        })?;
+        let mut whence = Whence::default();
+        self.spool.for_each_from(self.from, |packed| {
+            let head = Head::of(&mut Cells::of(packed), &mut table).ok_or_else(damaged)?;
+            whence.note(head.position, &head.table);
+            Ok(true)
+        })?;
+        self.whence = whence;
+        Ok(())
+    }
+}
+
+/// What stands before the value of a row on disk.
+struct Head {
+    commit_ts: CommitTs,
+    position: Position,
+    table: Arc<TableName>,
+}
+
+impl Head {
+    /// Reads it; `table` is that of the row before, and becomes its own.
+    fn of(cells: &mut Cells<'_>, table: &mut Option<Arc<TableName>>) -> Option<Head> {
+        let mut next = || cells.next().flatten();
+        let commit_ts = CommitTs::from_le_bytes(next()?.try_into().ok()?);
+        let partition = u64::from_le_bytes(next()?.try_into().ok()?) as usize;
+        let offset = i64::from_le_bytes(next()?.try_into().ok()?);
+        let schema = std::str::from_utf8(next()?).ok()?;
+        let name = std::str::from_utf8(next()?).ok()?;
+        let same = table
+            .take()
+            .filter(|of| of.schema == schema && of.table == name);
+        let name = table.insert(same.unwrap_or_else(|| Arc::new(TableName::new(schema, name))));
+        Some(Head {
+            commit_ts,
+            position: Position { partition, offset },
+            table: Arc::clone(name),
         })
     }
 }
 
 /// Reads a row back; `table` is that of the row before, and becomes its own.
-fn unpacked(
-    mut cells: Cells<'_>,
-    table: &mut Option<Arc<TableName>>,
-) -> Option<(Position, RowChange)> {
-    let mut next = || cells.next().flatten();
-    let commit_ts = CommitTs::from_le_bytes(next()?.try_into().ok()?);
-    let partition = u64::from_le_bytes(next()?.try_into().ok()?) as usize;
-    let offset = i64::from_le_bytes(next()?.try_into().ok()?);
-    let schema = std::str::from_utf8(next()?).ok()?;
-    let name = std::str::from_utf8(next()?).ok()?;
-    let same = table
-        .take()
-        .filter(|of| of.schema == schema && of.table == name);
-    let name = table.insert(same.unwrap_or_else(|| Arc::new(TableName::new(schema, name))));
-    let value = std::str::from_utf8(next()?).ok()?;
-    let row = RowChange::new(commit_ts, Arc::clone(name), value);
+fn unpacked(packed: &[u8], table: &mut Option<Arc<TableName>>) -> Option<(Position, RowChange)> {
+    let mut cells = Cells::of(packed);
+    let head = Head::of(&mut cells, table)?;
+    let value = std::str::from_utf8(cells.next()??).ok()?;
+    let row = RowChange::new(head.commit_ts, head.table, value);
     let row = row.with_key_only(cells.next()?.is_some());
-    Some((Position { partition, offset }, row))
+    Some((head.position, row))
 }
 
 /// The error of a file that does not hold what was written to it.
@@ -379,5 +444,55 @@ mod tests {
             assert_eq!(backlog.tables().len(), 1);
             assert!(taken.memory_bytes <= memory_bytes);
         }
+    }
+
+    /// A partition that runs ahead of the others has its rows on disk, and they are taken from there
+    /// piece by piece.
+    #[test]
+    fn inv_8_whatever_is_pushed_and_taken_the_same_rows_wait_as_would_in_memory() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..60 {
+            let memory_bytes = random.usize(..20) * row(1).byte_len();
+            let mut backlog = Backlog::new(spill(memory_bytes));
+            let mut model: Vec<(CommitTs, Position)> = Vec::new();
+            let (mut now, mut offsets) = (1, [0_i64; 3]);
+            for _ in 0..40 {
+                for _ in 0..random.usize(..30) {
+                    let partition = random.usize(..3);
+                    offsets[partition] += random.i64(0..3);
+                    let position = Position {
+                        partition,
+                        offset: offsets[partition],
+                    };
+                    let ahead = [5, 50, 400][partition];
+                    let ts = now + random.u64(..ahead);
+                    backlog.push(position, row(ts)).expect("room");
+                    model.push((ts, position));
+                }
+                now += random.u64(..60);
+                let mut taken = backlog.take_up_to(now).expect("readable rows");
+                let wanted: Vec<_> = model.extract_if(.., |(ts, _)| *ts <= now).collect();
+                assert_eq!(sorted(&wanted), timestamps(&mut taken));
+                assert_eq!(sorted(&model), timestamps(&mut backlog));
+                assert!(backlog.memory_bytes <= memory_bytes);
+                let bytes = model.len() * row(1).byte_len();
+                assert_eq!(backlog.byte_len(), bytes);
+                let mut first = BTreeMap::new();
+                for (_, at) in &model {
+                    let first = first.entry(at.partition).or_insert(at.offset);
+                    *first = at.offset.min(*first);
+                }
+                assert_eq!(backlog.first_offsets(), first);
+                assert_eq!(backlog.tables().is_empty(), model.is_empty());
+            }
+        }
+    }
+
+    fn sorted(rows: &[(CommitTs, Position)]) -> Vec<CommitTs> {
+        let mut all: Vec<CommitTs> = rows.iter().map(|(ts, _)| *ts).collect();
+        all.sort_unstable();
+        all
     }
 }

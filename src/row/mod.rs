@@ -22,6 +22,6 @@ pub use hex::{hex, unhex};
 pub use kind::{Kind, Temporal};
 pub use packed::{Cells, Rows};
 pub use policy::Policy;
-pub use spool::Spool;
+pub use spool::{Place, Spool};
 pub use sum::{SUM_BYTES, Sum};
 pub use vector::{shortest as shortest_vector, widened as widened_vector};

@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
+/// The bytes of a row's length, which stands before it.
+const LENGTH_BYTES: usize = size_of::<u64>();
+
 /// A file of packed rows that is written once and may be read several times.
 ///
 /// It has no name: it is gone with the process, however that ends.
@@ -14,6 +17,13 @@ pub struct Spool {
     file: BufWriter<File>,
     rows: usize,
     scratch: Rows,
+}
+
+/// Where a row of a file begins; that of the first one by default.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Place {
+    row: usize,
+    byte: u64,
 }
 
 impl Spool {
@@ -67,25 +77,44 @@ impl Spool {
     /// # Errors
     /// If the file cannot be read, or with the first error of `take`.
     pub fn for_each(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let all = |row: &[u8]| take(row).map(|()| true);
+        self.for_each_from(Place::default(), all).map(|_| ())
+    }
+
+    /// Calls `take` with each packed row from a place on, until it does not want one, and returns the place
+    /// of that.
+    ///
+    /// # Errors
+    /// As [`Spool::for_each`].
+    pub fn for_each_from(
+        &mut self,
+        mut place: Place,
+        mut take: impl FnMut(&[u8]) -> Result<bool>,
+    ) -> Result<Place> {
         self.file.flush().map_err(|error| disk(&error))?;
         let file = self.file.get_mut();
-        file.rewind().map_err(|error| disk(&error))?;
+        file.seek(io::SeekFrom::Start(place.byte))
+            .map_err(|error| disk(&error))?;
         let mut reader = BufReader::new(file);
         let mut row = Vec::new();
-        for _ in 0..self.rows {
+        while place.row < self.rows {
             read_row(&mut reader, &mut row).map_err(|error| disk(&error))?;
-            take(&row)?;
+            if !take(&row)? {
+                break;
+            }
+            place.row += 1;
+            place.byte += (LENGTH_BYTES + row.len()) as u64;
         }
         // What is pushed later must not overwrite what was read.
         let file = self.file.get_mut();
         file.seek(io::SeekFrom::End(0))
             .map_err(|error| disk(&error))?;
-        Ok(())
+        Ok(place)
     }
 }
 
 fn read_row(reader: &mut impl Read, row: &mut Vec<u8>) -> io::Result<()> {
-    let mut length = [0; 8];
+    let mut length = [0; LENGTH_BYTES];
     reader.read_exact(&mut length)?;
     row.resize(u64::from_le_bytes(length) as usize, 0);
     reader.read_exact(row)
@@ -129,6 +158,30 @@ mod tests {
         let both = [first, second];
         assert_eq!(texts(&mut spool), both);
         assert_eq!(texts(&mut spool), both);
+    }
+
+    #[test]
+    fn rows_may_be_read_in_pieces() {
+        let mut spool = Spool::new(&std::env::temp_dir()).expect("a file");
+        for row in 0..10_u8 {
+            spool.push([Some(&[row][..])]).expect("room");
+        }
+        let (mut place, mut pieces) = (Place::default(), Vec::new());
+        for end in [4, 4, 9, 20] {
+            let mut piece = Vec::new();
+            let read = spool.for_each_from(place, |row| {
+                let cell = Cells::of(row).next().flatten().expect("a cell")[0];
+                let wanted = cell < end;
+                piece.extend(wanted.then_some(cell));
+                Ok(wanted)
+            });
+            place = read.expect("a readable file");
+            pieces.push(piece);
+        }
+        assert_eq!(
+            pieces,
+            [vec![0, 1, 2, 3], vec![], vec![4, 5, 6, 7, 8], vec![9]]
+        );
     }
 
     #[test]
