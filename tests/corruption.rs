@@ -1,6 +1,6 @@
 //! What somebody changes behind rowproof's back is found, and nothing else is.
 
-use crate::lab::{Lab, finish};
+use crate::lab::Lab;
 use std::collections::BTreeSet;
 
 /// How often each kind of corruption is made and must be found.
@@ -19,16 +19,7 @@ async fn every_corruption_is_found_and_nothing_else_fifty_times_under_live_write
     migrating.wait_until_it_follows();
     for round in 0..ROUNDS {
         let seed = round.to_string();
-        let kinds = ["corrupt", "--kinds", "value,delete,extra,swap"];
-        let which = ["--keep-modulus", KEEP, "--seed", &seed];
-        let arguments = [&kinds[..], &which].concat();
-        let corrupted = finish(&mut lab.shop(lab.target_port(), &arguments));
-        assert!(
-            corrupted.status.success(),
-            "{}",
-            String::from_utf8_lossy(&corrupted.stderr)
-        );
-        let made = made(&String::from_utf8_lossy(&corrupted.stdout));
+        let made = made(&lab.corrupt("value,delete,extra,swap", KEEP, &seed));
         assert!(made.len() >= 4, "round {round}: {made:?}");
         let check = lab.run(&["check", "--json"]);
         assert_eq!(check.code, 1, "round {round}: {}", check.stdout);

@@ -22,6 +22,9 @@ static PREPARING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// How long a program that a test runs may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long the target may take to tell what it does.
+const TELLING: Duration = Duration::from_secs(10);
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// One test's part of the lab.
@@ -273,6 +276,24 @@ impl Lab {
         assert!(created.status.success(), "{said}");
     }
 
+    /// Spoils rows of the shop on the target, and returns what the program says of it: only rows that writers
+    /// with this `--keep-modulus` leave alone.
+    pub fn corrupt(&self, kinds: &str, keep: &str, seed: &str) -> String {
+        let arguments = [
+            "corrupt",
+            "--kinds",
+            kinds,
+            "--keep-modulus",
+            keep,
+            "--seed",
+            seed,
+        ];
+        let corrupted = finish(&mut self.shop(self.target_port(), &arguments));
+        let said = String::from_utf8_lossy(&corrupted.stderr);
+        assert!(corrupted.status.success(), "{said}");
+        String::from_utf8_lossy(&corrupted.stdout).into_owned()
+    }
+
     /// Starts writers in the shop, with so many changes a second.
     pub fn start_writers(&self, writers: u32, rate: u32, more: &[&str]) -> Writers {
         let (writers, rate) = (writers.to_string(), rate.to_string());
@@ -464,8 +485,8 @@ impl Drop for Migrating {
     }
 }
 
-/// Runs a program to its end. One that hangs is killed and named, with what the programs and the servers
-/// of this machine are doing, so that a test that waits for it ends.
+/// Runs a program to its end. One that hangs is killed and named, with what the target has under way, so that
+/// a test that waits for it ends.
 pub fn finish(command: &mut Command) -> Output {
     let child = command
         .stdin(Stdio::null())
@@ -480,7 +501,9 @@ pub fn finish(command: &mut Command) -> Output {
     let watch = std::thread::spawn(move || {
         if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             eprintln!("killed after {PATIENCE:?}: {name:?} {arguments:?}");
-            tell_what_the_target_does();
+            // A target that hangs too must not keep it alive.
+            std::thread::spawn(tell_what_the_target_does);
+            std::thread::sleep(TELLING);
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     });

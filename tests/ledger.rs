@@ -1,6 +1,6 @@
 //! Ledgers: a read of the target alone shows what somebody else wrote there, at any fence.
 
-use crate::lab::{Finished, Lab, Migrating, finish, free_port, run, texts, wait_until};
+use crate::lab::{Finished, Lab, Migrating, free_port, run, texts, wait_until};
 use serde_json::Value;
 use sqlx::mysql::MySqlConnection;
 use std::time::Duration;
@@ -127,11 +127,7 @@ async fn inv_3_ledgers_fit_through_kills_of_load_and_feed_and_show_what_was_writ
     // No check has read both sides yet: the ledgers are those of the load.
     assert_all_fit(&by_ledger_alone(&lab));
 
-    let kinds = ["corrupt", "--kinds", "swap"];
-    let which = ["--keep-modulus", "10", "--seed", "1"];
-    let arguments = [&kinds[..], &which].concat();
-    let corrupted = finish(&mut lab.shop(lab.target_port(), &arguments));
-    assert!(corrupted.status.success());
+    lab.corrupt("swap", "10", "1");
     let (code, check) = by_ledger_alone(&lab);
     assert_eq!(code, 2, "{check:#}");
     let unproven = check["tables"].as_array().expect("tables").iter();
