@@ -71,7 +71,7 @@ pub async fn measure(lab: &Lab, seconds: u64) -> Result<bool> {
         if !fits {
             break;
         }
-        highest = Some(written);
+        highest = highest.max(Some(written));
         if written * 10 < rate * 9 {
             println!("the source takes no more than {written} rows/s here");
             break;

@@ -2,10 +2,11 @@
 
 mod json_literal;
 mod literal;
+mod lookup;
 mod statement;
 
 pub use literal::{literal, text_literal, widened_elements};
+pub use lookup::lookup_condition;
 pub use statement::{
-    column_list, delete_keys, insert_rows, key_condition, label_number, lookup_condition,
-    rows_condition, written,
+    column_list, delete_keys, insert_rows, key_condition, label_number, rows_condition, written,
 };

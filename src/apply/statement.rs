@@ -11,6 +11,9 @@ const STATEMENT_BYTES: usize = 512 << 10;
 /// The rows or keys after which a statement ends: OceanBase plans an IN list of more much slower.
 const STATEMENT_ITEMS: usize = 1_000;
 
+/// The share by which a statement may be longer than the one before without growing.
+const CAPACITY_SPARE: usize = 16;
+
 /// Returns the columns that take values, in layout order, quoted and joined: generated columns
 /// compute their own.
 pub fn column_list(table: &Table) -> String {
@@ -54,19 +57,6 @@ pub fn delete_keys<'a>(
         key_tuple(table)
     );
     batched(head, ")", keys, |key, sql| push_key(table, key, sql))
-}
-
-/// Returns the condition that finds the rows with these packed keys.
-pub fn lookup_condition<'a>(table: &Table, keys: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut sql = format!("{} IN (", key_tuple(table));
-    for (place, key) in keys.into_iter().enumerate() {
-        if place > 0 {
-            sql.push_str(", ");
-        }
-        push_key(table, key, &mut sql);
-    }
-    sql.push(')');
-    sql
 }
 
 /// Returns the condition that finds the one row with this packed key.
@@ -175,7 +165,7 @@ fn place_of(labels: &[String], label: &[u8]) -> Option<u64> {
     Some(place as u64 + 1)
 }
 
-fn key_tuple(table: &Table) -> String {
+pub(super) fn key_tuple(table: &Table) -> String {
     let names: Vec<String> = table.key().iter().map(compared).collect();
     if names.len() == 1 {
         names.concat()
@@ -184,7 +174,7 @@ fn key_tuple(table: &Table) -> String {
     }
 }
 
-fn push_key(table: &Table, key: &[u8], sql: &mut String) {
+pub(super) fn push_key(table: &Table, key: &[u8], sql: &mut String) {
     if table.key_len > 1 {
         sql.push('(');
     }
@@ -225,9 +215,12 @@ fn batched<'a>(
     push: impl Fn(&[u8], &mut String),
 ) -> impl Iterator<Item = String> {
     let mut items = items.into_iter().peekable();
+    // A statement is about as long as the one before.
+    let mut capacity = 0;
     std::iter::from_fn(move || {
         items.peek()?;
-        let mut sql = head.clone();
+        let mut sql = String::with_capacity(capacity);
+        sql.push_str(&head);
         for place in 0..STATEMENT_ITEMS {
             // One item may be larger than all the others together: it stands alone.
             let large = items
@@ -243,6 +236,7 @@ fn batched<'a>(
             push(item, &mut sql);
         }
         sql.push_str(tail);
+        capacity = sql.len() + sql.len() / CAPACITY_SPARE;
         Some(sql)
     })
 }

@@ -57,14 +57,15 @@ pub struct Refusal {
 }
 
 impl Applier {
-    /// Applies a batch, and comes back for the next one.
+    /// Applies a batch, and comes back for the next one. `more_waits` says that behind it so much waits
+    /// that the target catches up, however small the batch is.
     ///
     /// A refusal is believed when the same table meets one again on a new connection; what passes is
     /// tried again, and shown meanwhile.
     ///
     /// # Errors
     /// If the target fails for good, or another instance takes over.
-    pub async fn run(mut self, mut batch: Batch) -> Result<(Applier, Applied)> {
+    pub async fn run(mut self, mut batch: Batch, more_waits: bool) -> Result<(Applier, Applied)> {
         let began = Instant::now();
         let mut retries = Retries::new();
         let fence = loop {
@@ -93,7 +94,7 @@ impl Applier {
         };
         self.suspects.clear();
         tracing::debug!(w = fence.w, changes = batch.changes, took = ?began.elapsed(), "a batch is applied");
-        self.hand_over(fence, batch).await;
+        self.hand_over(fence, batch, more_waits).await;
         Ok((self, Applied::Fence))
     }
 
@@ -106,14 +107,14 @@ impl Applier {
     }
 
     /// Hands a batch that is applied over to be proven, and waits as long as too much waits already.
-    async fn hand_over(&self, fence: Fence, batch: Batch) {
+    async fn hand_over(&self, fence: Fence, batch: Batch, more_waits: bool) {
         self.status.update(|status| {
             status.waiting_for = None;
             status.fence = Some(fence);
             status.batches += 1;
             status.changes += batch.changes as u64;
         });
-        let catches_up = batch.changes > ROWS_PER_TRANSACTION;
+        let catches_up = more_waits || batch.changes > ROWS_PER_TRANSACTION;
         let sending = Instant::now();
         self.proofs
             .send(Unproven::of(fence, batch, catches_up))

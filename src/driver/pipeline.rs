@@ -264,7 +264,8 @@ impl<'a> Pipeline<'a> {
 
     fn hand(&mut self, batch: Batch, unknown: Vec<TableName>) {
         if let Place::Idle(applier) = std::mem::replace(&mut self.applier, Place::Gone) {
-            self.applier = Place::Busy(tokio::spawn(applier.run(batch)), unknown);
+            let more_waits = self.follow.waiting_bytes() > WAITING_BYTES_MAX;
+            self.applier = Place::Busy(tokio::spawn(applier.run(batch, more_waits)), unknown);
         }
     }
 

@@ -17,14 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Why all ledgers end.
 const NO_OLD_VALUES: &str = "the changefeed does not send old values (output-old-value = false)";
 
 /// The bytes of keys that may wait to be proven before the applier waits (INV-8); a batch with more
 /// waits alone. As much again is being proven.
-const WAITING_BYTES_MAX: usize = 24 << 20;
+const WAITING_BYTES_MAX: usize = 32 << 20;
 
 /// How many batches may wait: those without changes take little, but not nothing.
 const BATCHES_MAX: usize = 4_096;
@@ -37,6 +37,9 @@ const ENOUGH_BYTES: usize = WAITING_BYTES_MAX / 4 * 3;
 
 /// How long the proof leaves both servers to an applier that catches up and brings nothing new.
 const CATCHING_UP: Duration = Duration::from_secs(5);
+
+/// How long it does so in all, whatever comes: what is far behind may be so for days.
+const PUT_OFF_MAX: Duration = Duration::from_secs(30);
 
 /// What a batch is counted for by itself, and each table that it cannot prove.
 const BYTES_PER_BATCH: usize = 1 << 10;
@@ -80,7 +83,7 @@ pub struct Unproven {
     spilled: Vec<(Part, (CommitTs, CommitTs))>,
     /// Whether the first of them stops a table.
     stops: bool,
-    /// Whether the newest of them was so large that more is to be expected at once.
+    /// Whether the target was catching up when the newest of them was applied.
     catches_up: bool,
 }
 
@@ -88,9 +91,35 @@ pub struct Unproven {
 #[derive(Debug)]
 struct Pending {
     table: Arc<Table>,
-    keys: Rows,
-    /// Whether each is there once.
-    distinct: bool,
+    /// As they came, batch by batch.
+    keys: Vec<Rows>,
+    /// Those of which each is there once; the proof takes its keys from here.
+    distinct: Rows,
+}
+
+impl Pending {
+    fn of(table: &Arc<Table>) -> Pending {
+        Pending {
+            table: Arc::clone(table),
+            keys: Vec::new(),
+            distinct: Rows::new(),
+        }
+    }
+
+    /// Takes out some keys, of which no other will be taken once more.
+    fn take(&mut self) -> Vec<Vec<u8>> {
+        if !self.keys.is_empty() {
+            self.distinct = Rows::distinct(self.keys.iter().chain([&self.distinct]));
+            self.keys.clear();
+        }
+        self.distinct.pop(KEYS_AT_ONCE)
+    }
+
+    /// Returns what it takes in memory.
+    fn byte_len(&self) -> usize {
+        let all = self.keys.iter().chain([&self.distinct]);
+        all.map(Rows::capacity).sum()
+    }
 }
 
 impl Unproven {
@@ -135,21 +164,13 @@ impl Unproven {
         let name = &folded.table.name;
         self.ledgers.carry(name, span, &folded.ledger);
         let keys = folded.rows.iter().map(|row| &row.key[..]);
-        self.add_keys(&folded.table, keys);
+        self.add_keys(&folded.table, vec![Rows::of_packed(keys)]);
     }
 
-    fn add_keys<'k>(&mut self, table: &Arc<Table>, keys: impl IntoIterator<Item = &'k [u8]>) {
-        let pending = self
-            .tables
-            .entry(table.name.clone())
-            .or_insert_with(|| Pending {
-                table: Arc::clone(table),
-                keys: Rows::new(),
-                distinct: false,
-            });
-        pending.distinct = false;
-        keys.into_iter()
-            .for_each(|key| pending.keys.push_packed(key));
+    fn add_keys(&mut self, table: &Arc<Table>, keys: Vec<Rows>) {
+        let pending = self.tables.entry(table.name.clone());
+        let pending = pending.or_insert_with(|| Pending::of(table));
+        pending.keys.extend(keys);
     }
 
     /// Adds a newer one: all is to be proven at its fence. What is stopped stays stopped until
@@ -166,7 +187,9 @@ impl Unproven {
         self.ledgers.add(newer.ledgers);
         self.spilled.extend(newer.spilled);
         for pending in newer.tables.into_values() {
-            self.add_keys(&pending.table, pending.keys.iter());
+            let taken_apart = [pending.distinct];
+            let keys = pending.keys.into_iter().chain(taken_apart).collect();
+            self.add_keys(&pending.table, keys);
         }
     }
 
@@ -185,13 +208,9 @@ impl Unproven {
         }
         let mut first = self.tables.first_entry().expect("there is one");
         let pending = first.get_mut();
-        if !pending.distinct {
-            pending.keys = pending.keys.distinct();
-            pending.distinct = true;
-        }
         let table = Arc::clone(&pending.table);
-        let keys = pending.keys.pop(KEYS_AT_ONCE);
-        if pending.keys.is_empty() {
+        let keys = pending.take();
+        if pending.distinct.is_empty() {
             first.remove();
         }
         Ok(Some(Touched { table, keys }))
@@ -200,13 +219,12 @@ impl Unproven {
     /// Puts back what of a table is still to be proven.
     pub fn put_back(&mut self, touched: Touched) {
         let keys = touched.keys.iter().map(Vec::as_slice);
-        self.add_keys(&touched.table, keys);
+        self.add_keys(&touched.table, vec![Rows::of_packed(keys)]);
     }
 
     /// Returns about what it takes in memory.
     fn byte_len(&self) -> usize {
-        let keys = self.tables.values().map(|pending| &pending.keys);
-        let keys: usize = keys.map(Rows::capacity).sum();
+        let keys: usize = self.tables.values().map(Pending::byte_len).sum();
         let disk = self.spilled.len().min(1) * BYTES_ON_DISK;
         keys + disk + self.ledgers.byte_len() + (1 + self.unprovable.len()) * BYTES_PER_BATCH
     }
@@ -282,8 +300,10 @@ impl Waiting {
             Some(next) => next,
             None => self.jobs.recv().await?,
         };
+        let latest = Instant::now() + PUT_OFF_MAX;
         while unproven.catches_up && share.num_permits() < ENOUGH_BYTES && self.next.is_none() {
-            match timeout(CATCHING_UP, self.jobs.recv()).await {
+            let until = latest.min(Instant::now() + CATCHING_UP);
+            match timeout_at(until, self.jobs.recv()).await {
                 Ok(Some(newer)) if newer.0.stops => self.next = Some(newer),
                 Ok(Some((newer, its_share))) => {
                     unproven.add(newer);
@@ -339,7 +359,8 @@ mod tests {
             catches_up: false,
         };
         let keys = keys.iter().map(|key| key.as_bytes());
-        unproven.add_keys(&Arc::new(integer_table("s", "t")), keys);
+        let table = Arc::new(integer_table("s", "t"));
+        unproven.add_keys(&table, vec![Rows::of_packed(keys)]);
         unproven
     }
 
@@ -419,13 +440,33 @@ mod tests {
         assert_eq!((first.fence.w, first.batches), (50, 5));
         let to_prove = applier.await.expect("an applier");
         to_prove.send(large(60, &["e"])).await;
-        let asked = tokio::time::Instant::now();
+        let asked = Instant::now();
         let stuck = waiting.next().await.expect("a batch");
         assert_eq!((stuck.fence.w, asked.elapsed()), (60, CATCHING_UP));
         to_prove.send(large(70, &[&"k".repeat(ENOUGH_BYTES)])).await;
-        let asked = tokio::time::Instant::now();
+        let asked = Instant::now();
         let full = waiting.next().await.expect("a batch");
         assert_eq!((full.fence.w, asked.elapsed()), (70, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_proof_is_not_put_off_for_ever_though_the_target_never_catches_up() {
+        let (to_prove, mut waiting) = proof_queue(StatusBoard::new("t"));
+        let applier = tokio::spawn(async move {
+            for w in 1.. {
+                let behind = Unproven {
+                    catches_up: true,
+                    ..batch(w, &["a"])
+                };
+                to_prove.send(behind).await;
+                tokio::time::sleep(CATCHING_UP / 5).await;
+            }
+        });
+        let asked = Instant::now();
+        let batches = waiting.next().await.expect("batches");
+        assert!(batches.batches > 20, "{}", batches.batches);
+        assert_eq!(asked.elapsed(), PUT_OFF_MAX);
+        applier.abort();
     }
 
     #[tokio::test]

@@ -163,6 +163,12 @@ impl Backlog {
         self.memory_bytes + self.runs.iter().map(|run| run.bytes).sum::<usize>()
     }
 
+    /// Returns how many rows these are at most.
+    pub fn rows(&self) -> usize {
+        let on_disk = self.runs.iter().map(|run| run.spool.rows());
+        self.memory.len() + on_disk.sum::<usize>()
+    }
+
     /// Returns where rows go that do not fit into memory.
     pub fn spill(&self) -> &Spill {
         &self.spill

@@ -65,7 +65,8 @@ pub fn fold(
         .collect();
     let taken_apart = |changes: &[(Position, RowChange)]| {
         let (mut apart, mut scratch) = (TakenApart::default(), Scratch::default());
-        apart.steps.reserve(changes.len());
+        // An update takes a row away and brings one.
+        apart.steps.reserve(2 * changes.len());
         for (position, change) in changes {
             let place = places.get(&*change.table).filter(|_| applies(change));
             if let Some(place) = place {
@@ -117,7 +118,10 @@ impl Folding {
         let spill = rows.spill();
         let parts = rows.byte_len() / spill.memory_bytes.max(1) + 1;
         let steps = match parts {
-            1 => Steps::Memory(LastImages::new(tables.len())),
+            1 => {
+                let keys_of_table = rows.rows() / rows.tables().len().max(1);
+                Steps::Memory(LastImages::new(tables.len(), keys_of_table))
+            }
             parts => {
                 let spools = (0..parts.min(PARTS_MAX)).map(|_| Spool::new(&spill.dir));
                 Steps::Disk(spools.collect::<Result<_>>()?)

@@ -114,7 +114,7 @@ impl Part {
         match &mut self.0 {
             Content::Memory(tables) => Ok(Cow::Borrowed(tables)),
             Content::Disk(steps, tables) => {
-                let mut images = LastImages::new(tables.len());
+                let mut images = LastImages::new(tables.len(), steps.rows() / tables.len().max(1));
                 steps.for_each(|row| {
                     let (table, step) = Step::unpacked(Cells::of(row)).ok_or_else(damaged)?;
                     images.add(table, step);
@@ -220,7 +220,10 @@ impl Step {
 /// The last step of each key, whatever the order in which steps come; the keys stay in the order in which
 /// they came, which mostly is their own.
 #[derive(Debug)]
-pub(super) struct LastImages(Vec<IndexMap<Vec<u8>, Touched, RandomState>>);
+pub(super) struct LastImages {
+    tables: Vec<IndexMap<Vec<u8>, Touched, RandomState>>,
+    keys_of_table: usize,
+}
 
 /// The last step of a key, and of its first one the time, the rank and the digest.
 #[derive(Debug)]
@@ -272,9 +275,12 @@ const NO_OLD_IMAGE: &str = "the feed did not hold the whole row that a change re
 const NO_NEW_IMAGE: &str = "the feed did not hold the whole row that a change left";
 
 impl LastImages {
-    /// Begins with no key in any of `count` tables.
-    pub(super) fn new(count: usize) -> Self {
-        LastImages((0..count).map(|_| IndexMap::default()).collect())
+    /// Begins with no key in any of `count` tables, of which those that come have about so many keys.
+    pub(super) fn new(count: usize, keys_of_table: usize) -> Self {
+        LastImages {
+            tables: (0..count).map(|_| IndexMap::default()).collect(),
+            keys_of_table,
+        }
     }
 
     pub(super) fn add(&mut self, table: usize, step: Step) {
@@ -283,7 +289,12 @@ impl LastImages {
             row,
             digest,
         } = step;
-        match self.0[table].entry(canonical) {
+        let keys = &mut self.tables[table];
+        if keys.capacity() == 0 {
+            // Growing step by step would move all of them several times.
+            keys.reserve(self.keys_of_table);
+        }
+        match keys.entry(canonical) {
             Entry::Vacant(untouched) => {
                 untouched.insert(Touched {
                     first: (row.time(), digest),
@@ -295,7 +306,7 @@ impl LastImages {
     }
 
     pub(super) fn finish(self, tables: &[Arc<Table>]) -> Vec<FoldedTable> {
-        let touched = self.0.into_iter().zip(tables);
+        let touched = self.tables.into_iter().zip(tables);
         touched
             .filter(|(keys, _)| !keys.is_empty())
             .map(|(keys, table)| {

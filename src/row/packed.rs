@@ -23,6 +23,19 @@ impl Rows {
         Rows::default()
     }
 
+    /// Packs rows that are packed already into as much memory as they take.
+    pub fn of_packed<'a>(rows: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
+        let (count, bytes) = rows
+            .clone()
+            .fold((0, 0), |(count, bytes), row| (count + 1, bytes + row.len()));
+        let mut packed = Rows {
+            data: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(count),
+        };
+        rows.for_each(|row| packed.push_packed(row));
+        packed
+    }
+
     /// Appends a cell to the row that is being built.
     ///
     /// # Panics
@@ -97,7 +110,7 @@ impl Rows {
     }
 
     /// Returns each row's packed bytes in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
         (0..self.len()).map(|index| self.packed(index))
     }
 
@@ -107,17 +120,12 @@ impl Rows {
         self.data.truncate(self.ends.last().copied().unwrap_or(0));
     }
 
-    /// Returns the rows in the order of their bytes, each once.
-    pub fn distinct(&self) -> Rows {
-        let mut all: Vec<&[u8]> = self.iter().collect();
+    /// Returns the rows of several sets in the order of their bytes, each once.
+    pub fn distinct<'a>(sets: impl IntoIterator<Item = &'a Rows>) -> Rows {
+        let mut all: Vec<&[u8]> = sets.into_iter().flat_map(Rows::iter).collect();
         all.sort_unstable();
         all.dedup();
-        let mut distinct = Rows {
-            data: Vec::with_capacity(all.iter().map(|row| row.len()).sum()),
-            ends: Vec::with_capacity(all.len()),
-        };
-        all.iter().for_each(|row| distinct.push_packed(row));
-        distinct
+        Rows::of_packed(all.into_iter())
     }
 
     /// Takes out the last `count` rows, or all if there are fewer.
