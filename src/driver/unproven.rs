@@ -115,10 +115,10 @@ impl Pending {
         self.distinct.pop(KEYS_AT_ONCE)
     }
 
-    /// Returns what it takes in memory.
+    /// Returns what it takes in memory, many small batches included.
     fn byte_len(&self) -> usize {
         let all = self.keys.iter().chain([&self.distinct]);
-        all.map(Rows::capacity).sum()
+        all.map(|keys| size_of::<Rows>() + keys.capacity()).sum()
     }
 }
 
@@ -187,8 +187,10 @@ impl Unproven {
         self.ledgers.add(newer.ledgers);
         self.spilled.extend(newer.spilled);
         for pending in newer.tables.into_values() {
-            let taken_apart = [pending.distinct];
-            let keys = pending.keys.into_iter().chain(taken_apart).collect();
+            let mut keys = pending.keys;
+            if !pending.distinct.is_empty() {
+                keys.push(pending.distinct);
+            }
             self.add_keys(&pending.table, keys);
         }
     }
