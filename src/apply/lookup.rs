@@ -69,12 +69,16 @@ mod tests {
     use crate::schema::testing::integer_table;
     use std::collections::BTreeSet;
 
-    fn condition(numbers: impl Iterator<Item = i128>) -> String {
+    fn packed(numbers: impl Iterator<Item = i128>) -> Rows {
         let mut keys = Rows::new();
         for number in numbers {
             keys.push_row([Some(number.to_string().as_bytes())]);
         }
-        lookup_condition(&integer_table("s", "t"), keys.iter())
+        keys
+    }
+
+    fn condition(numbers: impl Iterator<Item = i128>) -> String {
+        lookup_condition(&integer_table("s", "t"), packed(numbers).iter())
     }
 
     #[test]
@@ -109,15 +113,8 @@ mod tests {
                 let from = random.i64(-3_000..3_000);
                 keys.extend(from..from + random.i64(1..120));
             }
-            let packed: Vec<Vec<u8>> = keys
-                .iter()
-                .map(|key| {
-                    let mut row = Rows::new();
-                    row.push_row([Some(key.to_string().as_bytes())]);
-                    row.packed(0).to_vec()
-                })
-                .collect();
-            let packed: Vec<&[u8]> = packed.iter().map(Vec::as_slice).collect();
+            let packed = packed(keys.iter().map(|key| i128::from(*key)));
+            let packed: Vec<&[u8]> = packed.iter().collect();
             let Some(runs) = runs(&integer_table("s", "t"), &packed) else {
                 continue;
             };

@@ -118,10 +118,7 @@ impl Folding {
         let spill = rows.spill();
         let parts = rows.byte_len() / spill.memory_bytes.max(1) + 1;
         let steps = match parts {
-            1 => {
-                let keys_of_table = rows.rows() / rows.tables().len().max(1);
-                Steps::Memory(LastImages::new(tables.len(), keys_of_table))
-            }
+            1 => Steps::Memory(LastImages::new(tables.len(), rows.rows())),
             parts => {
                 let spools = (0..parts.min(PARTS_MAX)).map(|_| Spool::new(&spill.dir));
                 Steps::Disk(spools.collect::<Result<_>>()?)

@@ -114,7 +114,7 @@ impl Part {
         match &mut self.0 {
             Content::Memory(tables) => Ok(Cow::Borrowed(tables)),
             Content::Disk(steps, tables) => {
-                let mut images = LastImages::new(tables.len(), steps.rows() / tables.len().max(1));
+                let mut images = LastImages::new(tables.len(), steps.rows());
                 steps.for_each(|row| {
                     let (table, step) = Step::unpacked(Cells::of(row)).ok_or_else(damaged)?;
                     images.add(table, step);
@@ -275,11 +275,11 @@ const NO_OLD_IMAGE: &str = "the feed did not hold the whole row that a change re
 const NO_NEW_IMAGE: &str = "the feed did not hold the whole row that a change left";
 
 impl LastImages {
-    /// Begins with no key in any of `count` tables, of which those that come have about so many keys.
-    pub(super) fn new(count: usize, keys_of_table: usize) -> Self {
+    /// Begins with no key in any of `count` tables; about so many steps will come.
+    pub(super) fn new(count: usize, steps: usize) -> Self {
         LastImages {
             tables: (0..count).map(|_| IndexMap::default()).collect(),
-            keys_of_table,
+            keys_of_table: steps / count.max(1),
         }
     }
 

@@ -9,9 +9,6 @@ use std::path::Path;
 /// The bytes of a row's length, which stands before it.
 const LENGTH_BYTES: usize = size_of::<u64>();
 
-/// The bytes that are written and read at once.
-const BUFFER_BYTES: usize = 64 << 10;
-
 /// A file of packed rows that is written once and may be read several times.
 ///
 /// It has no name: it is gone with the process, however that ends.
@@ -37,7 +34,7 @@ impl Spool {
     pub fn new(dir: &Path) -> Result<Spool> {
         let file = tempfile::tempfile_in(dir).map_err(|error| disk(&error))?;
         Ok(Spool {
-            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            file: BufWriter::new(file),
             rows: 0,
             scratch: Rows::new(),
         })
@@ -98,7 +95,7 @@ impl Spool {
         let file = self.file.get_mut();
         file.seek(io::SeekFrom::Start(place.byte))
             .map_err(|error| disk(&error))?;
-        let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+        let mut reader = BufReader::new(file);
         let mut row = Vec::new();
         while place.row < self.rows {
             read_row(&mut reader, &mut row).map_err(|error| disk(&error))?;
