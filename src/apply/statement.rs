@@ -1,11 +1,12 @@
 //! The statements that write rows.
 
 use super::literal::{literal, push_literal};
+use super::lookup::lookup_condition;
 use crate::row::{Cells, Kind};
 use crate::schema::{Column, Table, quote};
 
-/// The bytes after which a statement ends and the next begins: far below `max_allowed_packet`, and
-/// long enough that the round trips do not count.
+/// The bytes of rows or keys after which a statement ends and the next begins: its text is then far below
+/// `max_allowed_packet`, and long enough that the round trips do not count.
 const STATEMENT_BYTES: usize = 512 << 10;
 
 /// The rows or keys after which a statement ends: OceanBase plans an IN list of more much slower.
@@ -39,24 +40,28 @@ pub fn insert_rows<'a>(
         table.target.sql(),
         column_list(table)
     );
-    batched(head, "", rows, |row, sql| {
-        sql.push('(');
-        push_cells(written(table, row), sql);
-        sql.push(')');
+    // A statement is about as long as the one before.
+    let mut capacity = 0;
+    portions(rows).map(move |rows| {
+        let mut sql = String::with_capacity(capacity);
+        sql.push_str(&head);
+        for (place, row) in rows.into_iter().enumerate() {
+            sql.push_str(if place > 0 { ", (" } else { "(" });
+            push_cells(written(table, row), &mut sql);
+            sql.push(')');
+        }
+        capacity = sql.len() + sql.len() / CAPACITY_SPARE;
+        sql
     })
 }
 
-/// Returns the statements that delete the rows with these packed keys, where they exist.
+/// Returns the statements that delete the rows with these packed keys, where they exist, and no others.
 pub fn delete_keys<'a>(
     table: &'a Table,
     keys: impl IntoIterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = String> {
-    let head = format!(
-        "DELETE FROM {} WHERE {} IN (",
-        table.target.sql(),
-        key_tuple(table)
-    );
-    batched(head, ")", keys, |key, sql| push_key(table, key, sql))
+    let head = format!("DELETE FROM {} WHERE ", table.target.sql());
+    portions(keys).map(move |keys| head.clone() + &lookup_condition(table, keys))
 }
 
 /// Returns the condition that finds the one row with this packed key.
@@ -207,36 +212,69 @@ fn push_cells<'a>(cells: impl Iterator<Item = (&'a Column, Option<&'a [u8]>)>, s
     }
 }
 
-/// Joins items into statements of bounded length, each made when it is asked for.
-fn batched<'a>(
-    head: String,
-    tail: &'static str,
-    items: impl IntoIterator<Item = &'a [u8]>,
-    push: impl Fn(&[u8], &mut String),
-) -> impl Iterator<Item = String> {
+/// Divides items into what one statement holds of them, each portion when it is asked for.
+fn portions<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> impl Iterator<Item = Vec<&'a [u8]>> {
     let mut items = items.into_iter().peekable();
-    // A statement is about as long as the one before.
-    let mut capacity = 0;
     std::iter::from_fn(move || {
-        items.peek()?;
-        let mut sql = String::with_capacity(capacity);
-        sql.push_str(&head);
-        for place in 0..STATEMENT_ITEMS {
+        let mut portion = vec![items.next()?];
+        let mut bytes = portion[0].len();
+        while portion.len() < STATEMENT_ITEMS && bytes <= STATEMENT_BYTES {
             // One item may be larger than all the others together: it stands alone.
-            let large = items
-                .peek()
-                .is_some_and(|item| item.len() > STATEMENT_BYTES);
-            if place > 0 && (large || sql.len() > STATEMENT_BYTES) {
+            let Some(item) = items.next_if(|item| item.len() <= STATEMENT_BYTES) else {
                 break;
-            }
-            let Some(item) = items.next() else { break };
-            if place > 0 {
-                sql.push_str(", ");
-            }
-            push(item, &mut sql);
+            };
+            bytes += item.len();
+            portion.push(item);
         }
-        sql.push_str(tail);
-        capacity = sql.len() + sql.len() / CAPACITY_SPARE;
-        Some(sql)
+        Some(portion)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::Rows;
+    use crate::schema::testing::integer_table;
+
+    fn deletes(keys: impl Iterator<Item = u32>) -> Vec<String> {
+        let mut packed = Rows::new();
+        keys.for_each(|key| packed.push_row([Some(key.to_string().as_bytes())]));
+        delete_keys(&integer_table("s", "t"), packed.iter()).collect()
+    }
+
+    #[test]
+    fn deletes_name_their_keys_and_no_others() {
+        let head = "DELETE FROM `s`.`t` WHERE";
+        assert_eq!(
+            deletes((1..40).chain(41..80)),
+            [format!(
+                "{head} (`id` BETWEEN 1 AND 39 OR `id` BETWEEN 41 AND 79)"
+            )]
+        );
+        assert_eq!(
+            deletes([7, 9].into_iter()),
+            [format!("{head} `id` IN (7, 9)")]
+        );
+        assert_eq!(deletes(std::iter::empty()), Vec::<String>::new());
+        assert_eq!(
+            deletes(0..1_001),
+            [
+                format!("{head} (`id` BETWEEN 0 AND 999)"),
+                format!("{head} `id` IN (1000)")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_large_item_stands_alone_and_many_small_ones_are_divided() {
+        let (small, large) = (vec![0; 1 << 10], vec![0; STATEMENT_BYTES + 1]);
+        let items = [&small, &large, &small, &small, &large, &large];
+        let lengths = |items: &[&Vec<u8>]| -> Vec<usize> {
+            let items = items.iter().map(|item| item.as_slice());
+            portions(items).map(|portion| portion.len()).collect()
+        };
+        assert_eq!(lengths(&items), [1, 1, 2, 1, 1]);
+        assert_eq!(lengths(&[&small; 1_200]), [513, 513, 174]);
+        assert_eq!(lengths(&[&vec![0; 8]; 2_500]), [1_000, 1_000, 500]);
+    }
 }
