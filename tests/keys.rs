@@ -335,13 +335,13 @@ async fn inv_3_a_load_by_buckets_that_is_killed_goes_on_and_writes_nothing_twice
 /// Tables whose keys are whole numbers, and their first key.
 const NUMBERED: [(&str, &str, i128); 3] = [
     (
-        "parts",
+        "hashed",
         "k INT PRIMARY KEY, v INT) PARTITION BY HASH (k) PARTITIONS 4",
         -700,
     ),
-    ("signed", "k BIGINT PRIMARY KEY, v INT)", i64::MIN as i128),
+    ("lowest", "k BIGINT PRIMARY KEY, v INT)", i64::MIN as i128),
     (
-        "unsigned",
+        "topmost",
         "k BIGINT UNSIGNED PRIMARY KEY, v INT)",
         u64::MAX as i128 - 1_499,
     ),
