@@ -48,8 +48,7 @@ fn run(cli: cli::Cli) -> anyhow::Result<u8> {
 }
 
 /// Returns how many threads decode and hash: one core is left to the connections, and to a server on the same
-/// machine. When at times all cores were taken, OceanBase spent a seventh more of its own time on the same
-/// writes, because the threads that held its locks were put aside.
+/// machine. With as many threads as cores OceanBase spent a seventh more of its own time on the same writes.
 fn hashing_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores - 1).max(1)

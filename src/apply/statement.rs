@@ -5,9 +5,12 @@ use super::lookup::lookup_condition;
 use crate::row::{Cells, Kind};
 use crate::schema::{Column, Table, quote};
 
-/// The bytes of rows or keys after which a statement ends and the next begins: its text is then far below
-/// `max_allowed_packet`, and long enough that the round trips do not count.
+/// The bytes after which a statement ends and the next begins: far below `max_allowed_packet`, and
+/// long enough that the round trips do not count.
 const STATEMENT_BYTES: usize = 512 << 10;
+
+/// The bytes of packed keys that one statement names. Their text may be twice as long, in hexadecimal digits.
+const KEYS_BYTES: usize = STATEMENT_BYTES / 2;
 
 /// The rows or keys after which a statement ends: OceanBase plans an IN list of more much slower.
 const STATEMENT_ITEMS: usize = 1_000;
@@ -40,18 +43,10 @@ pub fn insert_rows<'a>(
         table.target.sql(),
         column_list(table)
     );
-    // A statement is about as long as the one before.
-    let mut capacity = 0;
-    portions(rows).map(move |rows| {
-        let mut sql = String::with_capacity(capacity);
-        sql.push_str(&head);
-        for (place, row) in rows.into_iter().enumerate() {
-            sql.push_str(if place > 0 { ", (" } else { "(" });
-            push_cells(written(table, row), &mut sql);
-            sql.push(')');
-        }
-        capacity = sql.len() + sql.len() / CAPACITY_SPARE;
-        sql
+    batched(head, rows, |row, sql| {
+        sql.push('(');
+        push_cells(written(table, row), sql);
+        sql.push(')');
     })
 }
 
@@ -212,21 +207,49 @@ fn push_cells<'a>(cells: impl Iterator<Item = (&'a Column, Option<&'a [u8]>)>, s
     }
 }
 
-/// Divides items into what one statement holds of them, each portion when it is asked for.
-fn portions<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> impl Iterator<Item = Vec<&'a [u8]>> {
+/// Joins items into statements of bounded length, each made when it is asked for.
+fn batched<'a>(
+    head: String,
+    items: impl IntoIterator<Item = &'a [u8]>,
+    push: impl Fn(&[u8], &mut String),
+) -> impl Iterator<Item = String> {
     let mut items = items.into_iter().peekable();
+    // A statement is about as long as the one before.
+    let mut capacity = 0;
     std::iter::from_fn(move || {
-        let mut portion = vec![items.next()?];
-        let mut bytes = portion[0].len();
-        while portion.len() < STATEMENT_ITEMS && bytes <= STATEMENT_BYTES {
+        items.peek()?;
+        let mut sql = String::with_capacity(capacity);
+        sql.push_str(&head);
+        for place in 0..STATEMENT_ITEMS {
             // One item may be larger than all the others together: it stands alone.
-            let Some(item) = items.next_if(|item| item.len() <= STATEMENT_BYTES) else {
+            let large = items
+                .peek()
+                .is_some_and(|item| item.len() > STATEMENT_BYTES);
+            if place > 0 && (large || sql.len() > STATEMENT_BYTES) {
                 break;
-            };
-            bytes += item.len();
-            portion.push(item);
+            }
+            let Some(item) = items.next() else { break };
+            if place > 0 {
+                sql.push_str(", ");
+            }
+            push(item, &mut sql);
         }
-        Some(portion)
+        capacity = sql.len() + sql.len() / CAPACITY_SPARE;
+        Some(sql)
+    })
+}
+
+/// Divides keys into what one statement names of them, each portion when it is asked for.
+fn portions<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> impl Iterator<Item = Vec<&'a [u8]>> {
+    let mut keys = keys.into_iter();
+    std::iter::from_fn(move || {
+        let (mut portion, mut bytes) = (Vec::new(), 0);
+        while portion.len() < STATEMENT_ITEMS && bytes <= KEYS_BYTES {
+            let Some(key) = keys.next() else { break };
+            bytes += key.len();
+            portion.push(key);
+        }
+        (!portion.is_empty()).then_some(portion)
     })
 }
 
@@ -266,15 +289,13 @@ mod tests {
     }
 
     #[test]
-    fn a_large_item_stands_alone_and_many_small_ones_are_divided() {
-        let (small, large) = (vec![0; 1 << 10], vec![0; STATEMENT_BYTES + 1]);
-        let items = [&small, &large, &small, &small, &large, &large];
-        let lengths = |items: &[&Vec<u8>]| -> Vec<usize> {
-            let items = items.iter().map(|item| item.as_slice());
-            portions(items).map(|portion| portion.len()).collect()
+    fn many_keys_are_divided_by_number_and_long_ones_by_length() {
+        let lengths = |key: &[u8], count| -> Vec<usize> {
+            portions(std::iter::repeat_n(key, count))
+                .map(|portion| portion.len())
+                .collect()
         };
-        assert_eq!(lengths(&items), [1, 1, 2, 1, 1]);
-        assert_eq!(lengths(&[&small; 1_200]), [513, 513, 174]);
-        assert_eq!(lengths(&[&vec![0; 8]; 2_500]), [1_000, 1_000, 500]);
+        assert_eq!(lengths(&[0; 8], 2_500), [1_000, 1_000, 500]);
+        assert_eq!(lengths(&[0; 3 << 10], 200), [86, 86, 28]);
     }
 }
