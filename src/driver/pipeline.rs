@@ -26,9 +26,9 @@ const IDLE_FENCE: Duration = Duration::from_millis(100);
 /// How many records are taken in at once.
 const RECORDS_AT_ONCE: usize = 512;
 
-/// The bytes of waiting changes that make a batch while another one is applied. Below them more is
-/// waited for: the batch that comes next is then larger, and its fence newer.
-const WAITING_BYTES_MAX: usize = 32 << 20;
+/// The bytes of changes below the watermark that make a batch while another one is applied. Below them more
+/// is waited for: the batch that comes next is then larger, and its fence newer.
+const BATCH_BYTES: usize = 32 << 20;
 
 /// Following, from the feed's records to applied batches.
 #[derive(Debug)]
@@ -165,9 +165,9 @@ impl<'a> Pipeline<'a> {
         !self.applies() && self.folded.is_none() && self.follow.taken_to().is_none()
     }
 
-    /// Tells whether more of the feed is taken in: while what could be folded waits, only so much.
+    /// Tells whether more of the feed is taken in: not while a whole batch waits to be folded.
     fn has_room(&self) -> bool {
-        self.follow.waiting_bytes() <= WAITING_BYTES_MAX || !self.follow.is_behind()
+        self.follow.resolved_bytes() <= BATCH_BYTES || !self.follow.is_behind()
     }
 
     /// Takes in what has arrived.
@@ -214,10 +214,9 @@ impl<'a> Pipeline<'a> {
         if self.follow.taken_to().is_some() {
             return Ok(true);
         }
-        let waiting = self.follow.waiting_bytes();
         let due = match self.applies() {
-            true => waiting > WAITING_BYTES_MAX,
-            false => waiting > 0 || self.last_fence.elapsed() >= IDLE_FENCE,
+            true => self.follow.resolved_bytes() > BATCH_BYTES,
+            false => self.follow.waiting_bytes() > 0 || self.last_fence.elapsed() >= IDLE_FENCE,
         };
         if !due {
             return Ok(false);
@@ -264,7 +263,7 @@ impl<'a> Pipeline<'a> {
 
     fn hand(&mut self, batch: Batch, unknown: Vec<TableName>) {
         if let Place::Idle(applier) = std::mem::replace(&mut self.applier, Place::Gone) {
-            let more_waits = self.follow.waiting_bytes() > WAITING_BYTES_MAX;
+            let more_waits = self.follow.waiting_bytes() > BATCH_BYTES;
             self.applier = Place::Busy(tokio::spawn(applier.run(batch, more_waits)), unknown);
         }
     }

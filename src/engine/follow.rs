@@ -171,6 +171,11 @@ impl Follow {
         self.assembly.byte_len()
     }
 
+    /// Returns the bytes of those of them that the watermark has passed, at least.
+    pub fn resolved_bytes(&self) -> usize {
+        self.assembly.resolved_bytes()
+    }
+
     /// Returns the timestamp up to which everything is applied or taken.
     pub fn applied(&self) -> CommitTs {
         self.assembly.applied()

@@ -17,6 +17,8 @@ pub struct Assembly {
     watermarks: Watermarks,
     applied: CommitTs,
     rows: Backlog,
+    /// The bytes of those that the watermark has passed, at least.
+    resolved_bytes: usize,
     ddls: Vec<(Position, Ddl)>,
     next_offsets: Offsets,
 }
@@ -43,6 +45,7 @@ impl Assembly {
             watermarks: Watermarks::new(offsets.len()),
             applied,
             rows: Backlog::new(spill),
+            resolved_bytes: 0,
             ddls: Vec::new(),
             next_offsets: offsets,
         }
@@ -60,11 +63,20 @@ impl Assembly {
             Message::Row(row) | Message::Claim(Claim { row, .. })
                 if row.commit_ts > self.applied =>
             {
+                if row.commit_ts <= self.resolved() {
+                    self.resolved_bytes += row.byte_len();
+                }
                 self.rows.push(position, row)?;
             }
             Message::Ddl(ddl) if ddl.commit_ts > self.applied => self.ddls.push((position, ddl)),
             Message::Row(_) | Message::Claim(_) | Message::Ddl(_) => {}
-            Message::Watermark(ts) => self.watermarks.observe(partition, ts),
+            Message::Watermark(ts) => {
+                let before = self.resolved();
+                self.watermarks.observe(partition, ts);
+                if self.resolved() > before {
+                    self.resolved_bytes = self.rows.bytes_up_to(self.resolved());
+                }
+            }
         }
         Ok(())
     }
@@ -84,6 +96,12 @@ impl Assembly {
     /// Returns the bytes of the rows that wait.
     pub fn byte_len(&self) -> usize {
         self.rows.byte_len()
+    }
+
+    /// Returns the bytes of the rows that wait and that the watermark has passed, at least: a stretch of
+    /// them can be taken.
+    pub fn resolved_bytes(&self) -> usize {
+        self.resolved_bytes
     }
 
     /// Returns the timestamp at or below which messages are discarded.
@@ -124,6 +142,7 @@ impl Assembly {
         let fitting = self.rows.cut(to, memory_bytes - memory_bytes / SPARE_SHARE);
         let to = fitting.max(at_least);
         let rows = self.rows.take_up_to(to)?;
+        self.resolved_bytes = self.rows.bytes_up_to(self.resolved());
         let from = std::mem::replace(&mut self.applied, to);
         let (ddls, waiting): (Vec<_>, Vec<_>) = self
             .ddls

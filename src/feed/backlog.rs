@@ -158,6 +158,15 @@ impl Backlog {
         to
     }
 
+    /// Returns the bytes of the rows up to a timestamp at least: of rows on disk those of whole runs, which
+    /// need not be read for it.
+    pub fn bytes_up_to(&self, to: CommitTs) -> usize {
+        let runs = self.runs.iter().filter(|run| run.most <= to);
+        let memory = self.memory.iter().filter(|(_, row)| row.commit_ts <= to);
+        let in_memory = memory.map(|(_, row)| row.byte_len()).sum::<usize>();
+        in_memory + runs.map(|run| run.bytes).sum::<usize>()
+    }
+
     /// Returns the bytes of all rows.
     pub fn byte_len(&self) -> usize {
         self.memory_bytes + self.runs.iter().map(|run| run.bytes).sum::<usize>()
