@@ -1,4 +1,7 @@
 //! A backlog in Kafka: how long it takes to be applied, and to be proven.
+//!
+//! A machine that is shared is at times half as fast as at others. So rowproof and the bare writes and reads take
+//! turns, each as often as the others, and of each the best turn counts; of memory and processor time the worst.
 
 use crate::lab::Lab;
 use crate::lab::process::Process;
@@ -6,6 +9,7 @@ use crate::table::{self, Change};
 use crate::{RESIDENT_MAX, bare, bound, fence, migrate, task};
 use anyhow::{Context, Result, ensure};
 use rowproof::database::{Catalog, Server, Session, current_ts};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often the fence is looked at. Each look is work for OceanBase, and at most counted to rowproof's time.
@@ -14,8 +18,77 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The longest that the lab's feed may take to send the changes.
 const FEED_PATIENCE: Duration = Duration::from_secs(900);
 
+/// The numbers of connections on which the bare writes and reads are done, one in each turn.
+const CONNECTIONS: [usize; 3] = [8, 4, 2];
+
+/// What was measured in one turn, or the best of several.
+struct Turn {
+    /// Seconds until all was applied, and until all was proven.
+    applied: f64,
+    proven: f64,
+    /// Seconds of the same writes and reads with nothing else done.
+    bare_writes: f64,
+    bare_reads: f64,
+    /// Microseconds of rowproof's processor time per change.
+    cpu_per_change: f64,
+    /// The peak of rowproof's resident memory in MiB.
+    peak_mib: f64,
+}
+
+impl Turn {
+    /// Returns the best times of two turns, and what rowproof took at most.
+    fn best(self, other: Turn) -> Turn {
+        Turn {
+            applied: self.applied.min(other.applied),
+            proven: self.proven.min(other.proven),
+            bare_writes: self.bare_writes.min(other.bare_writes),
+            bare_reads: self.bare_reads.min(other.bare_reads),
+            cpu_per_change: self.cpu_per_change.max(other.cpu_per_change),
+            peak_mib: self.peak_mib.max(other.peak_mib),
+        }
+    }
+
+    /// Prints the figures beside their bounds, and tells whether all hold.
+    fn holds(&self) -> bool {
+        let most = 1.5 * self.bare_writes;
+        let with_proof = most + 1.25 * self.bare_reads;
+        let memory = RESIDENT_MAX as f64 / f64::from(1 << 20);
+        let figures = [
+            ("applied", self.applied, "s", most),
+            ("applied and proven", self.proven, "s", with_proof),
+            (
+                "processor time of rowproof per change",
+                self.cpu_per_change,
+                "us",
+                30.0,
+            ),
+            ("resident memory", self.peak_mib, "MiB", memory),
+        ];
+        let held = figures.map(|(what, measured, unit, most)| bound(what, measured, unit, most));
+        held.iter().all(|holds| *holds)
+    }
+}
+
 /// Measures a backlog of changes on distinct keys: 60 % inserts, 30 % updates, 10 % deletes.
-pub async fn measure(lab: &Lab, changes: u64) -> Result<bool> {
+pub async fn measure(lab_dir: Option<&Path>, changes: u64) -> Result<bool> {
+    let mut best: Option<Turn> = None;
+    for connections in CONNECTIONS {
+        let lab = Lab::open(lab_dir, "bench_backlog")?;
+        let turn = take_turn(&lab, changes, connections).await?;
+        lab.clear().await?;
+        best = Some(match best {
+            Some(best) => best.best(turn),
+            None => turn,
+        });
+    }
+    println!(
+        "backlog of {changes} changes, the best of {} turns:",
+        CONNECTIONS.len()
+    );
+    Ok(best.is_some_and(|best| best.holds()))
+}
+
+async fn take_turn(lab: &Lab, changes: u64, connections: usize) -> Result<Turn> {
     let (updates, deletes) = (changes * 3 / 10, changes / 10);
     let before = updates + deletes;
     let inserts = changes - before;
@@ -60,7 +133,7 @@ pub async fn measure(lab: &Lab, changes: u64) -> Result<bool> {
     let target_cpu = lab.target_cpu_seconds()? - cpu;
     let own_cpu = process.running()?.cpu_seconds;
     let cost = process.finish().await?;
-    let whole = began.elapsed().as_secs_f64();
+    let proven = began.elapsed().as_secs_f64();
 
     let gone = (0..before).collect();
     let keys = (0..before + inserts).collect();
@@ -69,25 +142,24 @@ pub async fn measure(lab: &Lab, changes: u64) -> Result<bool> {
         folded.rows.len() as u64 == changes - deletes,
         "every image is there"
     );
-    let (writes, bare_cpu) = bare::writes(lab, &folded, before).await?;
-    let reads = bare::reads(&task, &folded).await?.as_secs_f64();
-    println!("backlog of {changes} changes: bare writes {writes:.2} s, bare reads {reads:.2} s");
+    let (bare_writes, bare_cpu) = bare::writes(lab, &folded, before, connections).await?;
+    let bare_reads = bare::reads(&task, &folded, connections).await?;
     println!(
-        "processor time until all was applied: OceanBase {target_cpu:.1} s (bare writes {bare_cpu:.1} s), rowproof {own_cpu:.1} s"
+        "applied in {applied:.2} s, proven in {proven:.2} s; bare writes {bare_writes:.2} s, bare reads {bare_reads:.2} s on \
+         {connections} connections"
     );
-    let most = 1.5 * writes;
-    let mut holds = bound("applied", applied, "s", most);
-    holds &= bound("applied and proven", whole, "s", most + 1.25 * reads);
-    let each = cost.cpu_seconds * 1e6 / changes as f64;
-    holds &= bound("processor time of rowproof per change", each, "us", 30.0);
-    let peak = cost.peak_bytes as f64 / f64::from(1 << 20);
-    holds &= bound(
-        "resident memory",
-        peak,
-        "MiB",
-        RESIDENT_MAX as f64 / f64::from(1 << 20),
+    println!(
+        "  processor time until all was applied: OceanBase {target_cpu:.1} s, rowproof {own_cpu:.1} s; of OceanBase for \
+         the bare writes {bare_cpu:.1} s"
     );
-    Ok(holds)
+    Ok(Turn {
+        applied,
+        proven,
+        bare_writes,
+        bare_reads,
+        cpu_per_change: cost.cpu_seconds * 1e6 / changes as f64,
+        peak_mib: cost.peak_bytes as f64 / f64::from(1 << 20),
+    })
 }
 
 /// Waits until the lab's feed has sent everything up to a timestamp.

@@ -12,10 +12,7 @@ use rowproof::task::Task;
 use sqlx::AssertSqlSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-
-/// The numbers of connections of which the best counts.
-const CONNECTIONS: [usize; 3] = [2, 4, 8];
+use std::time::Instant;
 
 /// How many keys one query looks up, as many as a proof does.
 const KEYS_PER_QUERY: usize = 500;
@@ -34,51 +31,42 @@ pub struct Folded {
     pub keys: Vec<u64>,
 }
 
-/// Writes the folded changes into a copy of the table as it was, on the best number of connections.
-/// Returns the time and the processor time of OceanBase, both in seconds.
-pub async fn writes(lab: &Lab, folded: &Folded, before: u64) -> Result<(f64, f64)> {
-    let mut best = (f64::INFINITY, 0.0);
+/// Writes the folded changes into a copy of the table as it was, on so many connections. Returns the time and
+/// the processor time of OceanBase, both in seconds.
+pub async fn writes(
+    lab: &Lab,
+    folded: &Folded,
+    before: u64,
+    connections: usize,
+) -> Result<(f64, f64)> {
     let database = format!("{}_bare", lab.name);
     let mut bare = folded.table.clone();
     bare.target = TableName::new(&database, "t");
     let keys = packed(&folded.gone);
     let deletes: Vec<String> = delete_keys(&bare, keys.iter()).collect();
     let inserts: Vec<String> = insert_rows(&bare, folded.rows.iter()).collect();
-    let (deletes, inserts) = (Arc::new(deletes), Arc::new(inserts));
-    for connections in CONNECTIONS {
-        let mut target = lab.target().await?;
-        table::create(&mut target, &database).await?;
-        for from in (0..before).step_by(table::STATEMENT_ROWS as usize) {
-            let to = (from + table::STATEMENT_ROWS).min(before);
-            run(&mut target, &table::Change::Insert.sql(&database, from, to)).await?;
-        }
-        lab.settle().await?;
-        let (began, cpu) = (Instant::now(), lab.target_cpu_seconds()?);
-        for statements in [&deletes, &inserts] {
-            write(lab.target_port()?, connections, statements).await?;
-        }
-        let took = began.elapsed().as_secs_f64();
-        let cpu = lab.target_cpu_seconds()? - cpu;
-        eprintln!(
-            "bare writes, {connections} connections: {took:.2} s, OceanBase {cpu:.1} s of processor time"
-        );
-        if took < best.0 {
-            best = (took, cpu);
-        }
+    let mut target = lab.target().await?;
+    table::create(&mut target, &database).await?;
+    for from in (0..before).step_by(table::STATEMENT_ROWS as usize) {
+        let to = (from + table::STATEMENT_ROWS).min(before);
+        run(&mut target, &table::Change::Insert.sql(&database, from, to)).await?;
     }
-    run(
-        &mut lab.target().await?,
-        &format!("DROP DATABASE {database}"),
-    )
-    .await?;
-    Ok(best)
+    lab.settle().await?;
+    let (began, cpu) = (Instant::now(), lab.target_cpu_seconds()?);
+    for statements in [deletes, inserts] {
+        write(lab.target_port()?, connections, Arc::new(statements)).await?;
+    }
+    let took = began.elapsed().as_secs_f64();
+    let cpu = lab.target_cpu_seconds()? - cpu;
+    run(&mut target, &format!("DROP DATABASE {database}")).await?;
+    Ok((took, cpu))
 }
 
-async fn write(port: u16, connections: usize, statements: &Arc<Vec<String>>) -> Result<()> {
+async fn write(port: u16, connections: usize, statements: Arc<Vec<String>>) -> Result<()> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..connections {
-        let (next, statements) = (Arc::clone(&next), Arc::clone(statements));
+        let (next, statements) = (Arc::clone(&next), Arc::clone(&statements));
         writers.spawn(async move {
             let mut target = connect(port).await?;
             run(&mut target, "SET foreign_key_checks = 0").await?;
@@ -101,8 +89,9 @@ async fn write(port: u16, connections: usize, statements: &Arc<Vec<String>>) -> 
     Ok(())
 }
 
-/// Reads all touched keys on both sides at once, as lists, on the best number of connections.
-pub async fn reads(task: &Task, folded: &Folded) -> Result<Duration> {
+/// Reads all touched keys on both sides at once, as lists, on so many connections a side. Returns the time in
+/// seconds.
+pub async fn reads(task: &Task, folded: &Folded, connections: usize) -> Result<f64> {
     let mut pairs = Vec::new();
     for some in folded.keys.chunks(KEYS_PER_QUERY) {
         let keys: Vec<String> = some.iter().map(u64::to_string).collect();
@@ -113,35 +102,26 @@ pub async fn reads(task: &Task, folded: &Folded) -> Result<Duration> {
         ));
     }
     let pairs = Arc::new(pairs);
-    let mut best = Duration::MAX;
-    for connections in CONNECTIONS {
-        let began = Instant::now();
-        let next = Arc::new(AtomicUsize::new(0));
-        let mut readers = tokio::task::JoinSet::new();
-        for _ in 0..connections {
-            let (next, pairs) = (Arc::clone(&next), Arc::clone(&pairs));
-            let (source, target) = (task.source.port, task.target.port);
-            readers.spawn(async move {
-                let (mut source, mut target) = (connect(source).await?, connect(target).await?);
-                while let Some((left, right)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (left, right) =
-                        tokio::join!(drain(&mut source, left), drain(&mut target, right));
-                    anyhow::ensure!(left? == right?, "both sides have the same rows");
-                }
-                anyhow::Ok(())
-            });
-        }
-        while let Some(reader) = readers.join_next().await {
-            reader??;
-        }
-        let took = began.elapsed();
-        eprintln!(
-            "bare reads, {connections} connections a side: {:.2} s",
-            took.as_secs_f64()
-        );
-        best = best.min(took);
+    let began = Instant::now();
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..connections {
+        let (next, pairs) = (Arc::clone(&next), Arc::clone(&pairs));
+        let (source, target) = (task.source.port, task.target.port);
+        readers.spawn(async move {
+            let (mut source, mut target) = (connect(source).await?, connect(target).await?);
+            while let Some((left, right)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let (left, right) =
+                    tokio::join!(drain(&mut source, left), drain(&mut target, right));
+                anyhow::ensure!(left? == right?, "both sides have the same rows");
+            }
+            anyhow::Ok(())
+        });
     }
-    Ok(best)
+    while let Some(reader) = readers.join_next().await {
+        reader??;
+    }
+    Ok(began.elapsed().as_secs_f64())
 }
 
 async fn drain(connection: &mut sqlx::mysql::MySqlConnection, sql: &str) -> Result<u64> {

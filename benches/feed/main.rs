@@ -66,9 +66,7 @@ fn main() -> ExitCode {
 async fn measure(options: &Options) -> Result<bool> {
     let mut holds = true;
     if !options.no_backlog {
-        let lab = Lab::open(options.lab.as_deref(), "bench_backlog")?;
-        holds &= backlog::measure(&lab, options.changes).await?;
-        lab.clear().await?;
+        holds &= backlog::measure(options.lab.as_deref(), options.changes).await?;
     }
     if !options.no_steady {
         let lab = Lab::open(options.lab.as_deref(), "bench_steady")?;
