@@ -10,11 +10,12 @@ mod targets;
 /// A name, and what is done with an input.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     ("cell", targets::cell::run),
     ("compression", targets::compression::run),
     ("image", targets::image::run),
     ("record", targets::record::run),
+    ("shape", targets::shape::run),
     ("text", targets::text::run),
 ];
 

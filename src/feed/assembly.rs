@@ -262,6 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn bytes_below_the_watermark_are_those_that_can_be_taken() {
+        let bytes = row(1).byte_len();
+        let mut assembly = assembly(0, vec![0, 0]);
+        let resolved = |of: &Assembly| of.resolved_bytes() / bytes;
+        for ts in [5, 9, 20] {
+            push(&mut assembly, 0, 0, Message::Row(row(ts)));
+        }
+        push(&mut assembly, 0, 1, Message::Watermark(30));
+        assert_eq!(resolved(&assembly), 0);
+        push(&mut assembly, 1, 0, Message::Watermark(10));
+        assert_eq!(resolved(&assembly), 2);
+        // What comes once more counts too.
+        push(&mut assembly, 1, 1, Message::Row(row(9)));
+        push(&mut assembly, 1, 2, Message::Row(row(21)));
+        assert_eq!(resolved(&assembly), 3);
+        take(&mut assembly, 0).expect("a stretch to 9");
+        assert_eq!((resolved(&assembly), assembly.byte_len()), (0, 2 * bytes));
+        push(&mut assembly, 1, 3, Message::Watermark(30));
+        assert_eq!(resolved(&assembly), 2);
+    }
+
+    #[test]
     fn rows_above_the_watermark_wait_and_hold_the_offset() {
         let mut assembly = assembly(0, vec![5, 7]);
         push(&mut assembly, 0, 5, Message::Row(row(20)));

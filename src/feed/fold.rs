@@ -3,7 +3,7 @@
 use super::part::{Digest, LastImages, Step};
 use super::{
     Backlog, Certainty, FoldedRow, Image, LastState, Origin, Packer, Part, Position, RowChange,
-    Zone,
+    Shapes, Zone,
 };
 use crate::error::Result;
 use crate::proof::{Bucket, ledger_obstacle};
@@ -219,6 +219,7 @@ struct Scratch {
 struct Keyed<'t> {
     table: &'t Table,
     packer: Packer<'t>,
+    shapes: Shapes,
     /// How many of the first columns identify a row: all of them where there is no key.
     identity: usize,
     kinds: Vec<Kind>,
@@ -236,6 +237,7 @@ impl<'t> Keyed<'t> {
         Keyed {
             table,
             packer: Packer::new(table, zone),
+            shapes: Shapes::default(),
             identity,
             kinds: table.kinds(),
             digest_key,
@@ -249,7 +251,7 @@ impl<'t> Keyed<'t> {
         origin: Origin,
         Scratch { canonical, rows }: &mut Scratch,
     ) -> std::result::Result<(Option<Step>, Option<Step>), String> {
-        let images = change.images()?;
+        let images = self.shapes.images(change)?;
         if let Some(after) = &images.after
             && !change.key_only
             && after.columns() != self.table.sent_columns()

@@ -15,6 +15,7 @@ mod image;
 mod offsets;
 mod open_protocol;
 mod part;
+mod shape;
 mod watermark;
 mod zone;
 
@@ -34,6 +35,7 @@ pub use open_protocol::{
     decode_claim,
 };
 pub use part::{FoldedRow, FoldedTable, LastState, Part};
+pub use shape::Shapes;
 pub use watermark::Watermarks;
 pub use zone::{Utc, Zone};
 

@@ -128,7 +128,7 @@ impl RowChange {
 }
 
 /// The row before and after a change.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Images<'a> {
     /// The row before, if the feed sent it.
     pub before: Option<Image<'a>>,
@@ -153,7 +153,7 @@ pub struct Ddl {
 ///
 /// They are kept in the order of their names, in which TiCDC sends them: an image is made for each
 /// change, and a map of a few columns costs more than all that is done with them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Image<'a>(Vec<(Name<'a>, ColumnValue<'a>)>);
 
 /// The name of a column, borrowed from the message unless it holds escapes.
@@ -164,6 +164,11 @@ impl<'a> Image<'a> {
     /// Returns how many columns the image has.
     pub fn columns(&self) -> usize {
         self.0.len()
+    }
+
+    /// Returns the columns in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &ColumnValue<'a>)> {
+        self.0.iter().map(|(name, value)| (&*name.0, value))
     }
 
     /// Returns the value of a column; if no name is the same, of one that differs in case only.
@@ -193,7 +198,7 @@ impl<'a> Image<'a> {
         }
         for (name, value) in &other.0 {
             if let Err(place) = self.place(&name.0) {
-                self.0.insert(place, (name.clone(), value.clone()));
+                self.0.insert(place, (name.clone(), *value));
             }
         }
     }
@@ -250,7 +255,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Image<'a> {
 const COLUMNS_USUAL: usize = 16;
 
 /// One column of an image.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 pub struct ColumnValue<'a> {
     /// The MySQL type code.
     #[serde(rename = "t")]
@@ -258,9 +263,33 @@ pub struct ColumnValue<'a> {
     /// The flags; bit 0 is set where the column's charset is binary.
     #[serde(rename = "f", default)]
     pub flags: u64,
-    /// The value as JSON text, so that numbers keep all their digits. It is none for NULL.
-    #[serde(rename = "v", borrow)]
-    pub value: Option<&'a RawValue>,
+    #[serde(rename = "v", borrow, default, deserialize_with = "json_text")]
+    text: Option<&'a str>,
+}
+
+impl<'a> ColumnValue<'a> {
+    /// Makes a column with a value that is JSON.
+    pub fn new(type_code: u8, flags: u64, json: &'a str) -> ColumnValue<'a> {
+        ColumnValue {
+            type_code,
+            flags,
+            text: Some(json),
+        }
+    }
+
+    /// Returns the value as JSON text, so that numbers keep all their digits; none for NULL.
+    pub fn value(&self) -> Option<&'a str> {
+        self.text.filter(|text| *text != "null")
+    }
+
+    /// Returns the text of the value, `null` for NULL; none if it was left out.
+    pub(super) fn text(&self) -> Option<&'a str> {
+        self.text
+    }
+}
+
+fn json_text<'de: 'a, 'a, D: Deserializer<'de>>(json: D) -> Result<Option<&'a str>, D::Error> {
+    <&RawValue>::deserialize(json).map(|raw| Some(raw.get()))
 }
 
 #[derive(Deserialize)]
@@ -507,10 +536,7 @@ pub mod tests {
         assert_eq!(first.commit_ts, 415_508_881_418_485_761);
         let after = first.images().expect("an insert").after.expect("an image");
         assert_eq!(
-            after
-                .get("id", 0)
-                .and_then(|id| id.value)
-                .map(|value| value.get()),
+            after.get("id", 0).and_then(ColumnValue::value),
             Some("9007199254740993")
         );
         let second = second.images().expect("a deletion");
@@ -520,7 +546,7 @@ pub mod tests {
                 .before
                 .expect("an image")
                 .get("id", 0)
-                .is_some_and(|id| id.value.is_none())
+                .is_some_and(|id| id.value().is_none())
         );
     }
 
