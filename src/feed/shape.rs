@@ -67,13 +67,8 @@ struct Column {
 
 impl Shape {
     /// Returns the shape of a message that was decoded; none if its columns do not stand in the order of
-    /// their names, or one has no value.
+    /// their names, the new row's first, or one has no value.
     fn of(text: &str, images: &Images<'_>) -> Option<Shape> {
-        let mut sides: Vec<(&Image<'_>, bool)> = Vec::new();
-        sides.extend(images.after.as_ref().map(|image| (image, true)));
-        sides.extend(images.before.as_ref().map(|image| (image, false)));
-        let place = |value: &str| (value.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
-        sides.sort_by_key(|(image, _)| image.iter().next().and_then(|(_, of)| place(of.text()?)));
         let mut shape = Shape {
             columns: Vec::new(),
             before: None,
@@ -81,27 +76,36 @@ impl Shape {
             end: String::new(),
         };
         let mut end = 0;
-        for (image, is_after) in sides {
-            let first = shape.columns.len();
-            for (name, of) in image.iter() {
-                let value = of.text()?;
-                let from = place(value)?;
-                shape.columns.push(Column {
-                    gap: text.get(end..from)?.to_owned(),
-                    name: name.to_owned(),
-                    type_code: of.type_code,
-                    flags: of.flags,
-                });
-                end = from + value.len();
-            }
-            let columns = Some(first..shape.columns.len());
-            match is_after {
-                true => shape.after = columns,
-                false => shape.before = columns,
-            }
+        if let Some(image) = &images.after {
+            shape.after = Some(shape.add_columns(text, &mut end, image)?);
+        }
+        if let Some(image) = &images.before {
+            shape.before = Some(shape.add_columns(text, &mut end, image)?);
         }
         text.get(end..)?.clone_into(&mut shape.end);
         Some(shape)
+    }
+
+    /// Adds the columns of an image that stands behind `end` in the text, and returns which they are.
+    fn add_columns(
+        &mut self,
+        text: &str,
+        end: &mut usize,
+        image: &Image<'_>,
+    ) -> Option<Range<usize>> {
+        let first = self.columns.len();
+        for (name, of) in image.iter() {
+            let value = of.text()?;
+            let from = (value.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+            self.columns.push(Column {
+                gap: text.get(*end..from)?.to_owned(),
+                name: name.to_owned(),
+                type_code: of.type_code,
+                flags: of.flags,
+            });
+            *end = from + value.len();
+        }
+        Some(first..self.columns.len())
     }
 
     /// Returns the images of a message that has this shape.
