@@ -139,8 +139,8 @@ impl Shape {
     }
 }
 
-/// Returns the length of the string, the number without an exponent, or the `null` with which a text
-/// begins. None if it begins with anything else, which only takes longer.
+/// Returns the length of the string, the number, or the `null` with which a text begins. None if it begins
+/// with anything else, which TiCDC does not write as a value and which only takes longer.
 fn scalar_len(text: &[u8]) -> Option<usize> {
     match text.first()? {
         b'"' => string_len(text),
@@ -174,20 +174,26 @@ fn escape_len(text: &[u8]) -> Option<usize> {
 }
 
 fn number_len(text: &[u8]) -> Option<usize> {
-    let digits = |from: usize| text[from..].iter().take_while(|of| of.is_ascii_digit());
+    let digits = |from: usize| {
+        let behind = text[from..].iter();
+        let count = behind.take_while(|of| of.is_ascii_digit()).count();
+        (count > 0).then_some(count)
+    };
     let whole = usize::from(text[0] == b'-');
-    let mut end = whole + digits(whole).count();
-    if end == whole || (text[whole] == b'0' && end > whole + 1) {
+    let mut end = whole + digits(whole)?;
+    if text[whole] == b'0' && end > whole + 1 {
         return None;
     }
     if text.get(end) == Some(&b'.') {
-        let fraction = digits(end + 1).count();
-        if fraction == 0 {
-            return None;
-        }
-        end += 1 + fraction;
+        end += 1;
+        end += digits(end)?;
     }
-    (!matches!(text.get(end), Some(b'e' | b'E'))).then_some(end)
+    if matches!(text.get(end), Some(b'e' | b'E')) {
+        end += 1;
+        end += usize::from(matches!(text.get(end), Some(b'+' | b'-')));
+        end += digits(end)?;
+    }
+    Some(end)
 }
 
 #[cfg(test)]
@@ -222,6 +228,7 @@ mod tests {
         for (values, old) in [
             (["-20", r#""""#], ["0", r#""b \"\\\u003c \n""#]),
             (["1.50", "null"], ["12345678901234567890123", r#""中""#]),
+            (["1e21", "-0.5E-07"], ["0e+0", "1.7976931348623157e+308"]),
         ] {
             assert!(has_shape(&first, &update(values, old)), "{values:?}");
         }
@@ -254,7 +261,9 @@ mod tests {
             ".5",
             "+1",
             "1e",
-            "1e5",
+            "1e+",
+            "1E-e",
+            "1.e5",
             "nul",
             "nulls",
             "true",
