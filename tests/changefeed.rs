@@ -29,6 +29,15 @@ async fn sql(lab: &Lab, sql: &str) {
     run(&mut source, sql).await;
 }
 
+/// Waits until the feed has sent a watermark. TiCDC's producer does not try again what its first connection loses, and
+/// the changefeed begins with a warning then.
+fn wait_until_it_sends(lab: &Lab) {
+    let before = lab.feed_checkpoint();
+    wait_until("the feed sends", PATIENCE, || {
+        (lab.feed_checkpoint() > before).then_some(())
+    });
+}
+
 /// Makes two tables with rows, and a feed.
 async fn prepare(lab: &Lab) {
     for table in ["a", "b"] {
@@ -36,6 +45,7 @@ async fn prepare(lab: &Lab) {
         sql(lab, &format!("INSERT INTO {table} VALUES (1), (2), (3)")).await;
     }
     lab.create_feed();
+    wait_until_it_sends(lab);
     write_task(lab, lab.value("TIDB_CONTROL_PORT"), &id(lab), "");
 }
 
@@ -286,6 +296,7 @@ async fn precheck_says_what_is_wrong_with_the_changefeed() {
     feed(&lab, "pause");
     assert_finds(2, "is stopped");
     feed(&lab, "resume");
+    wait_until_it_sends(&lab);
     sql(&lab, "CREATE TABLE keyless (n INT)").await;
     assert_finds(2, "force-replicate = false");
     sql(&lab, "DROP TABLE keyless").await;
